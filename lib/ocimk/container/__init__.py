@@ -1,0 +1,1 @@
+"""The container as a folder of files: state, ledger, lock, barrier, watch."""

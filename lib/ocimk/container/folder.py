@@ -1,0 +1,320 @@
+"""The container's folder: every file of it is written whole or not at all. See ocimk-folder(5)."""
+
+from __future__ import annotations
+
+import fcntl
+import posix
+
+from .. import jsonio
+from ..errors import Error
+from ..linux import path as paths
+from ..linux import process
+from . import ledger, names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+_READ = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW
+_MAX_FILE = 64 * 1024 * 1024
+
+
+class Folder:
+    """A container's folder, or a bundle looked at as one (then ``path`` is "" and nothing can be written)."""
+
+    __slots__ = ("_config", "_lock", "_state", "bundle", "fds", "id", "inprocess", "path", "search")
+
+    def __init__(self, path: str, bundle: str = "") -> None:
+        self.path = path
+        self.id = paths.basename(path)
+        self.bundle = bundle
+        self.fds: dict[str, int] = fds_from_environment()
+        self.inprocess = False
+        """Whether stock stages are called instead of executed (the dispatcher's way)."""
+        self.search: list[str] = []
+        """Folders that are searched for stages before the stock ones."""
+        self._config: dict[str, Any] | None = None
+        self._state: dict[str, Any] | None = None
+        self._lock = -1
+
+    # ---- opening and making -------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, path: str) -> Folder:
+        """The folder at *path*, or the bundle there. Raises Error when it is neither."""
+        path = paths.absolute(path)
+        folder = cls(path)
+        if f"{names.STATE}" in folder.fds or paths.exists(f"{path}/{names.STATE}"):
+            folder.bundle = str(folder.state.get("bundle", ""))
+            return folder
+        if paths.exists(f"{path}/{names.CONFIG}"):
+            return cls("", path)
+        if not paths.is_dir(path):
+            raise Error(f"open container folder {path}", "no such directory")
+        raise Error(f"open container folder {path}", "neither state.json nor config.json is in it")
+
+    @classmethod
+    def existing(cls, root: str, name: str) -> Folder:
+        """The folder of the container *name* below *root*. Raises Error ``container does not exist``."""
+        check_id(name)
+        folder = cls(f"{root}/{name}")
+        try:
+            folder.bundle = str(folder.state.get("bundle", ""))
+        except FileNotFoundError:
+            hint = "" if not paths.is_dir(folder.path) else "its folder has no state.json; delete --force removes it"
+            raise Error(f"container {name}", "container does not exist", hint) from None
+        return folder
+
+    def make(self, bundle: str, config: dict[str, Any] | None = None) -> None:
+        """Make the folder (0700), locked by us, with a state.json that says ``creating``.
+
+        Raises Error when a container of this name exists; that one stays as it is.
+        """
+        self.bundle = bundle
+        above = paths.dirname(self.path)
+        try:
+            paths.make_dirs(above, 0o700)
+            posix.mkdir(self.path, 0o700)
+        except FileExistsError:
+            hint = "" if paths.exists(f"{self.path}/{names.STATE}") else "left over; delete --force removes it"
+            raise Error(f"container {self.id}", "container with given ID already exists", hint) from None
+        except OSError as problem:
+            raise Error(f"make container folder {self.path}", problem) from None
+        self.lock()
+        config = config or {}
+        extra = {"annotations": config["annotations"]} if config.get("annotations") else {}
+        version = str(config.get("ociVersion", ""))
+        own = {"version": names.VERSION}
+        self.commit(ociVersion=version, id=self.id, status="creating", pid=0, bundle=bundle, **extra, ocimk=own)
+
+    # ---- files --------------------------------------------------------------------------------------------------
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes. Raises FileNotFoundError. A descriptor handed along the chain under the file's name is
+        read instead: in a user namespace the folder itself can no longer be entered."""
+        fd = self.fds.get(name, -1)
+        if fd >= 0:
+            return read_all(fd, at=0)
+        fd = posix.open(f"{self.path or self.bundle}/{name}", _READ if self.path else posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            return read_all(fd)
+        finally:
+            posix.close(fd)
+
+    def write(self, name: str, data: bytes, mode: int = 0o600) -> None:
+        """Replace the file in one step: a reader sees the old bytes or the new ones. Raises Error."""
+        temporary = f"{self.path}/.{name}.new"
+        try:
+            fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, mode)
+            try:
+                write_all(fd, data)
+                if name == names.STATE:
+                    posix.fsync(fd)
+            finally:
+                posix.close(fd)
+            posix.rename(temporary, f"{self.path}/{name}")
+        except OSError as problem:
+            raise Error(f"write {self.path}/{name}", problem) from None
+
+    def remove(self, name: str) -> None:
+        """Remove the file, if it is there."""
+        try:
+            posix.unlink(f"{self.path}/{name}")
+        except FileNotFoundError:
+            pass
+
+    # ---- what the files say -------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The checked snapshot of the bundle's config.json (of a bundle: its config.json as it stands)."""
+        if self._config is None:
+            try:
+                found = jsonio.loads(self.read(names.CONFIG), f"{self.path or self.bundle}/{names.CONFIG}")
+            except FileNotFoundError as problem:
+                raise Error(f"read {self.path or self.bundle}/{names.CONFIG}", problem) from None
+            if not isinstance(found, dict):
+                raise Error(f"{self.path or self.bundle}/{names.CONFIG}", "an object is required")
+            self._config = found
+        return self._config
+
+    @config.setter
+    def config(self, value: dict[str, Any]) -> None:
+        self._config = value
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What state.json says. Raises FileNotFoundError, and Error when it is broken or not ours."""
+        if self._state is None:
+            place = f"{self.path}/{names.STATE}"
+            found = jsonio.loads(self.read(names.STATE), place)
+            own = found.get("ocimk") if isinstance(found, dict) else None
+            if not isinstance(own, dict) or own.get("version") != names.VERSION:
+                raise Error(place, "not a state of ocimk", "delete --force removes it")
+            self._state = found
+        return self._state
+
+    def commit(self, **changes: Any) -> None:
+        """Write state.json with these members changed: the commit point of a transition."""
+        state = {**(self._state or {}), **changes}
+        self.write(names.STATE, jsonio.dumps(state).encode("utf-8", "surrogateescape"))
+        self._state = state
+
+    def forget(self) -> None:
+        """Read state.json anew at the next look."""
+        self._state = None
+
+    @property
+    def rootfs(self) -> str:
+        """The root filesystem's absolute path on the host; a relative root.path is taken from the bundle."""
+        root = self.config.get("root") or {}
+        return paths.clean(paths.join(self.bundle, str(root.get("path", ""))))
+
+    # ---- the ledger ---------------------------------------------------------------------------------------------
+
+    def record(self, stage: str, kind: str, value: str) -> None:
+        """Note what is about to be made, before it is made. Raises Error."""
+        try:
+            ledger.append(f"{self.path}/{names.LEDGER}", (stage, kind, value))
+        except OSError as problem:
+            raise Error(f"write {self.path}/{names.LEDGER}", problem) from None
+
+    def records(self, stage: str = "") -> list[tuple[str, str, str]]:
+        """What was noted, oldest first; of one stage or of all."""
+        try:
+            data = self.read(names.LEDGER)
+        except FileNotFoundError:
+            return []
+        return [entry for entry in ledger.parse(data) if not stage or entry[0] == stage]
+
+    def strike(self, stage: str, kind: str = "", value: str = "") -> None:
+        """Drop the notes of what has been undone."""
+        kept = [e for e in self.records() if not ledger.matches(e, stage, kind, value)]
+        self.write(names.LEDGER, ledger.encode(kept))
+
+    # ---- the lock -----------------------------------------------------------------------------------------------
+
+    def lock(self, wait: bool = True) -> bool:
+        """Take the folder for ourselves; it is given back when we end. False when another has it and *wait* is off.
+
+        Raises Error when the container vanished meanwhile.
+        """
+        try:
+            fd = posix.open(f"{self.path}/{names.LOCK}", posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
+        except OSError as problem:
+            cause = "container does not exist" if isinstance(problem, FileNotFoundError) else problem
+            raise Error(f"container {self.id}", cause) from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            posix.close(fd)
+            return False
+        if posix.fstat(fd).st_nlink == 0:
+            posix.close(fd)
+            raise Error(f"container {self.id}", "container does not exist")
+        self._lock = fd
+        self.forget()
+        return True
+
+    def locked(self) -> bool:
+        """Whether another process is at work on the container just now."""
+        try:
+            fd = posix.open(f"{self.path}/{names.LOCK}", _READ)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            posix.close(fd)
+        return False
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._lock >= 0:
+            posix.close(self._lock)
+            self._lock = -1
+
+    # ---- the end ------------------------------------------------------------------------------------------------
+
+    def vanish(self) -> None:
+        """Remove the folder and all in it; state.json goes last but for the ledger, so that what is left half removed
+        is still known for what it is."""
+        last = (names.STATE, names.LEDGER, names.LOCK)
+        try:
+            found = posix.listdir(self.path)
+        except FileNotFoundError:
+            return
+        for name in [n for n in found if n not in last] + [n for n in last if n in found]:
+            _remove(f"{self.path}/{name}")
+        try:
+            posix.rmdir(self.path)
+        except OSError as problem:
+            raise Error(f"remove container folder {self.path}", problem) from None
+
+
+def _remove(path: str) -> None:
+    """Remove a file, or a directory with all in it; links are not followed."""
+    try:
+        posix.unlink(path)
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        for name in posix.listdir(path):
+            _remove(f"{path}/{name}")
+        posix.rmdir(path)
+
+
+def fds_from_environment() -> dict[str, int]:
+    """The descriptors that the stage before us left, from OCI_FDS: ``sync=5 root=7``."""
+    fds = {}
+    for pair in posix.environ.get(b"OCI_FDS", b"").decode().split():
+        name, _, number = pair.partition("=")
+        if number.isdigit():
+            fds[name] = int(number)
+    return fds
+
+
+def check_id(name: str) -> None:
+    """Raise Error unless *name* may name a container (runc's rule: ``[A-Za-z0-9_+.-]+``, not ``.`` or ``..``)."""
+    if not name:
+        raise Error("container id cannot be empty")
+    good = name.isascii() and all(c.isalnum() or c in "_+.-" for c in name)
+    if not good or name in (".", "..") or len(name) > 255:
+        raise Error(f"invalid container ID format {name!r}", "letters, digits and _+.- are allowed, at most 255")
+
+
+def folders(root: str) -> Iterator[str]:
+    """The names of what may be containers below *root*, sorted. Raises FileNotFoundError."""
+    for name in sorted(posix.listdir(root)):
+        if not name.startswith(".") and paths.is_dir(f"{root}/{name}"):
+            yield name
+
+
+def read_all(fd: int, at: int = -1) -> bytes:
+    """All bytes of an open file, from the descriptor's place or from *at*. Raises OSError."""
+    parts = []
+    total = 0
+    while True:
+        part = posix.read(fd, 1 << 20) if at < 0 else posix.pread(fd, 1 << 20, at + total)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+        total += len(part)
+        if total > _MAX_FILE:
+            raise OSError(27, "file too large")
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write every byte. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[posix.write(fd, view) :]
+
+
+def living(folder: Folder) -> bool:
+    """Whether the container's first process runs: the one that state.json names by pid and start time."""
+    own = folder.state.get("ocimk", {})
+    return process.alive(int(folder.state.get("pid", 0)), int(own.get("startTime", 0)))

@@ -1,0 +1,57 @@
+"""What the host side and the container side say to each other while a container is made.
+
+One socket pair of SOCK_SEQPACKET, one message a packet, text:
+
+    from the container's side   mounted                        the root filesystem stands, hooks of the host may run
+                                ready                          the waiting image waits
+                                error STATUS<TAB>TEXT          it failed, and why
+                                errno NUMBER STATUS<TAB>TEXT   a system call of the image failed
+                                pid NUMBER                     the first process, as the host numbers it
+    from the host's side        go                             go on
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ..errors import Error, strerror
+
+LIMIT = 32 * 1024
+
+
+def send(fd: int, text: str) -> None:
+    """Send one message. Raises OSError (EPIPE: the other side is gone)."""
+    posix.write(fd, text.encode("utf-8", "surrogateescape")[:LIMIT])
+
+
+def receive(fd: int) -> str:
+    """Wait for one message; "" when the other side is gone. Raises OSError."""
+    try:
+        return posix.read(fd, LIMIT).decode("utf-8", "surrogateescape")
+    except ConnectionResetError:
+        return ""
+
+
+def send_error(fd: int, problem: Error) -> None:
+    """Tell the other side of a failure; nothing more can be done when it is gone."""
+    try:
+        send(fd, f"error {problem.status}\t{problem}")
+    except OSError:
+        pass
+
+
+def to_error(message: str) -> Error | None:
+    """The failure that a message tells of, or None when it tells of something else."""
+    head, _, text = message.partition("\t")
+    words = head.split()
+    if not words or words[0] not in ("error", "errno"):
+        return None
+    if words[0] == "error":
+        return Error(text, status=int(words[1]))
+    return Error(text, strerror(int(words[1])), status=int(words[2]) if len(words) > 2 else 1)
+
+
+def expect_go(fd: int) -> None:
+    """Wait for the host's side to say ``go``. Raises Error when it has gone."""
+    if receive(fd) != "go":
+        raise Error("wait for the host's side", "it has ended")

@@ -1,0 +1,82 @@
+"""Processes named so that a reused pid is not mistaken for the one we knew. See proc_pid_stat(5), pidfd_open(2)."""
+
+from __future__ import annotations
+
+import posix
+import select
+
+from ..native import _native
+
+_DEAD = "ZXx"
+
+
+def status(pid: int) -> tuple[str, int]:
+    """The process's state letter and its start time in clock ticks since boot; ("", 0) when there is none."""
+    try:
+        fd = posix.open(f"/proc/{pid}/stat", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return "", 0
+    try:
+        line = posix.read(fd, 4096)
+    except OSError:
+        return "", 0
+    finally:
+        posix.close(fd)
+    # The command name, in parentheses, may hold spaces and parentheses itself: count from the last one.
+    fields = line[line.rfind(b")") + 2 :].split()
+    return fields[0].decode(), int(fields[19])
+
+
+def start_time(pid: int) -> int:
+    """Start time in clock ticks since boot; 0 when there is no such process."""
+    return status(pid)[1]
+
+
+def alive(pid: int, started: int) -> bool:
+    """Whether the very process (pid and start time) still runs; a zombie does not."""
+    if pid <= 0:
+        return False
+    letter, start = status(pid)
+    return bool(letter) and letter not in _DEAD and start == started
+
+
+def pidfd_open(pid: int) -> int:
+    """A descriptor that names the process for good. Raises OSError (ESRCH: no such process)."""
+    return _native.syscall(_native.NR["pidfd_open"], pid, 0)
+
+
+def pidfd_of(pid: int, started: int) -> int:
+    """A descriptor of the very process (pid and start time), or -1 when it has ended."""
+    try:
+        fd = pidfd_open(pid)
+    except OSError:
+        return -1
+    # Opened first, compared after: from here on the number cannot be reused under us.
+    if alive(pid, started):
+        return fd
+    posix.close(fd)
+    return -1
+
+
+def pidfd_signal(fd: int, signal: int) -> None:
+    """Send a signal. Raises OSError (ESRCH: it has ended). See pidfd_send_signal(2)."""
+    _native.syscall(_native.NR["pidfd_send_signal"], fd, signal, None, 0)
+
+
+def wait_end(fd: int, milliseconds: int) -> bool:
+    """Whether the process ends within the time (-1: without end). A zombie counts as ended."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(milliseconds))
+
+
+def boot_id() -> str:
+    """The kernel's identity of this boot; "" where /proc does not tell."""
+    try:
+        fd = posix.open("/proc/sys/kernel/random/boot_id", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return posix.read(fd, 64).decode().strip()
+    finally:
+        posix.close(fd)

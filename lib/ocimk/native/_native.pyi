@@ -1,0 +1,6 @@
+from typing_extensions import Buffer
+
+NR: dict[str, int]
+
+def syscall(nr: int, *args: int | Buffer | None) -> int: ...
+def clone3(flags: int, exit_signal: int, cgroup_fd: int, want_pidfd: bool) -> tuple[int, int]: ...

@@ -1,0 +1,1 @@
+"""The plans of the dispatcher: which stages run in which order."""

@@ -1,0 +1,1 @@
+"""What the OCI Runtime Specification says: no system call is made here."""

@@ -1,0 +1,1 @@
+"""One module per lifecycle step, all with the same four verbs."""

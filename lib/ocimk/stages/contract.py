@@ -1,0 +1,284 @@
+"""The contract of a stage (ocimk-stage(7)): four verbs, files in, files out, then become the next program.
+
+    oci-STAGE apply   DIR [-- NEXT ...]
+    oci-STAGE undo    DIR
+    oci-STAGE explain DIR|BUNDLE
+    oci-STAGE check   DIR|BUNDLE
+"""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+from .. import errors
+from ..container.folder import Folder
+from ..errors import Error, Usage
+from ..linux import path as paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn, Protocol
+
+    Options = dict[str, str]
+
+    class Stage(Protocol):
+        """What a stage's module offers."""
+
+        NAME: str
+        SUMMARY: str
+        VALUES: str
+        OPTIONS: tuple[tuple[str, str, str], ...]
+        CHAINS: bool
+
+        def apply(self, folder: Folder, options: Options, operands: list[str]) -> None: ...
+        def undo(self, folder: Folder) -> None: ...
+        def explain(self, folder: Folder, options: Options, operands: list[str]) -> list[str]: ...
+        def check(self, folder: Folder) -> list[str]: ...
+
+
+VERBS = ("apply", "undo", "explain", "check")
+
+STOCK = {
+    "oci-validate": "validate",
+    "oci-state": "state",
+    "oci-seccomp": "seccomp",
+    "oci-cgroup": "cgroup",
+    "oci-unshare": "unshare",
+    "oci-mount": "mount",
+    "oci-hooks": "hooks",
+    "oci-sysctl": "sysctl",
+    "oci-exec-fifo": "exec_fifo",
+}
+"""The stages that come with ocimk and their modules below ocimk.stages."""
+
+
+def load(name: str) -> Any:
+    """The module of a stock stage."""
+    return __import__(f"ocimk.stages.{STOCK[name]}", fromlist=["NAME"])
+
+
+class Call:
+    """A stage's command line, taken apart."""
+
+    __slots__ = ("next", "operands", "options", "place", "verb")
+
+    def __init__(self, verb: str, place: str, options: Options, operands: list[str], following: list[str]) -> None:
+        self.verb = verb
+        self.place = place
+        self.options = options
+        self.operands = operands
+        self.next = following
+
+
+def parse(stage: Stage, argv: list[str]) -> Call:
+    """Take ``VERB DIR [OPTION|OPERAND]... [-- NEXT...]`` apart. Raises Usage."""
+    following: list[str] = []
+    if "--" in argv:
+        at = argv.index("--")
+        argv, following = argv[:at], argv[at + 1 :]
+        if not following:
+            raise Usage("nothing follows --")
+    metavars = {name: metavar for name, metavar, _ in stage.OPTIONS}
+    options: Options = {}
+    words: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        if not word.startswith("-") or word == "-":
+            words.append(word)
+            continue
+        name, equals, value = word.partition("=")
+        if name not in metavars:
+            raise Usage(f"unknown option {name}", hint=f"see {stage.NAME} --help")
+        if metavars[name] and not equals:
+            value = next(rest, "")
+            if not value:
+                raise Usage(f"option {name} needs {metavars[name]}")
+        options[name] = value if metavars[name] else "1"
+    if len(words) < 2 or words[0] not in VERBS:
+        raise Usage("a verb (apply, undo, explain, check) and a container folder are needed", hint=usage(stage))
+    if following and (words[0] != "apply" or not stage.CHAINS):
+        raise Usage(f"{words[0]} cannot be followed by another program")
+    return Call(words[0], words[1], options, words[2:], following)
+
+
+def usage(stage: Stage) -> str:
+    """One line of synopsis."""
+    tail = " [-- NEXT...]" if stage.CHAINS else ""
+    values = f" {stage.VALUES}" if stage.VALUES else ""
+    return f"{stage.NAME} apply|undo|explain|check DIR [OPTION...]{values}{tail}"
+
+
+def help_text(stage: Stage) -> str:
+    """What --help prints: synopsis, the verbs, the options, an example."""
+    rows = [("apply", "do it, record it, then become NEXT"), ("undo", "remove exactly what apply recorded")]
+    rows += [("explain", "print what apply would do as commands"), ("check", "say whether this host can do it")]
+    lines = [f"Usage: {usage(stage)}", "", stage.SUMMARY, "", "Verbs:"]
+    lines += [f"  {name:<10} {text}" for name, text in rows]
+    if stage.OPTIONS:
+        lines += ["", "Options:"]
+        lines += [f"  {(name + ' ' + metavar).strip():<28} {text}" for name, metavar, text in stage.OPTIONS]
+    page = stage.NAME
+    return "\n".join([*lines, "", f"DIR is a container's folder (ocimk-folder(5)); see {page}(1) and ocimk-stage(7)."])
+
+
+def main(stage: Stage, argv: list[str]) -> int:
+    """Run one stage as a program; returns its exit status unless it becomes another program."""
+    errors.log.program = stage.NAME
+    folder: Folder | None = None
+    try:
+        if argv and argv[0] in ("--help", "-h", "help"):
+            sys.stdout.write(help_text(stage) + "\n")
+            return 0
+        if argv and argv[0] in ("--version", "-V"):
+            from .. import __version__
+
+            sys.stdout.write(f"{stage.NAME} (ocimk) {__version__}\n")
+            return 0
+        own = getattr(stage, "command", None)
+        status = own(argv) if own else None
+        if status is not None:
+            return int(status)
+        call = parse(stage, argv)
+        folder = enter(stage, call)
+        return perform(stage, folder, call)
+    except BaseException as problem:
+        return lament(folder, stage, problem)
+
+
+def enter(stage: Stage, call: Call) -> Folder:
+    """The folder that the call names; for the stage that makes folders, one that need not be there yet."""
+    if getattr(stage, "MAKES", False) and (call.verb == "apply" or not paths.exists(call.place)):
+        return Folder(paths.absolute(call.place))
+    folder = Folder.open(call.place)
+    if not folder.path and call.verb in ("apply", "undo"):
+        raise Error(f"{call.place} is a bundle", f"{call.verb} works on a container's folder", "oci-validate apply makes one")
+    return folder
+
+
+def perform(stage: Stage, folder: Folder, call: Call) -> int:
+    """Call the verb; after apply become the rest of the command line."""
+    if call.verb == "undo":
+        stage.undo(folder)
+    elif call.verb == "explain":
+        sys.stdout.write("".join(f"{line}\n" for line in stage.explain(folder, call.options, call.operands)))
+    elif call.verb == "check":
+        problems = stage.check(folder)
+        sys.stdout.write("".join(f"{line}\n" for line in problems))
+        return 1 if problems else 0
+    else:
+        return carry_out(stage, folder, call)
+    return 0
+
+
+def carry_out(stage: Stage, folder: Folder, call: Call) -> int:
+    """apply, then NEXT. A stage that starts another process there (oci-unshare) takes NEXT itself (``apply_next``)."""
+    chain = getattr(stage, "apply_next", None)
+    if chain is not None:
+        return int(chain(folder, call.options, call.next))
+    stage.apply(folder, call.options, call.operands)
+    if call.next:
+        become(folder, call.next)
+    return 0
+
+
+def lament(folder: Folder | None, stage: Stage, problem: BaseException) -> int:
+    """Tell of a failure: to the process that waits for us at the other end of the socket, else on standard error."""
+    if isinstance(problem, SystemExit):
+        return int(problem.code or 0)
+    if folder is None or folder.fds.get("sync", -1) < 0:
+        return errors.report(problem)
+    if not isinstance(problem, Error):
+        problem = errors.internal(problem)
+    problem.stage = problem.stage or stage.NAME
+    from ..container import sync
+
+    sync.send_error(folder.fds["sync"], problem)
+    return problem.status
+
+
+def become(folder: Folder, argv: list[str]) -> NoReturn:
+    """Go on as the next program of the chain. Raises Error (status 127 not found, 126 not executable).
+
+    A stock stage is called in this interpreter when the folder says so (the dispatcher's way); anything else, and a
+    stage that is overridden on the search path, is executed.
+    """
+    if folder.inprocess and argv[0] in STOCK and not override(folder, argv[0]):
+        stage = load(argv[0])
+        try:
+            call = parse(stage, argv[1:])
+            stage.apply(folder, call.options, call.operands)
+        except Error as problem:
+            problem.stage = problem.stage or stage.NAME
+            raise
+        if call.next:
+            become(folder, call.next)
+        raise SystemExit(0)
+    execute(folder, argv)
+
+
+def override(folder: Folder, name: str) -> str:
+    """The executable that replaces the stage *name* on the search path, or ""."""
+    for place in folder.search:
+        candidate = f"{place}/{name}"
+        if runnable(candidate):
+            return candidate
+    return ""
+
+
+def runnable(path: str) -> bool:
+    """Whether the path is a file that we may execute."""
+    try:
+        return posix.stat(path).st_mode & 0o170000 == 0o100000 and posix.access(path, posix.X_OK)
+    except OSError:
+        return False
+
+
+def locate(name: str, search: list[str]) -> str:
+    """The program's path: as it is when it holds a slash, else a stage on the search path, else from PATH."""
+    if "/" in name:
+        return name
+    places = [*search, stock_folder()] if name.startswith("oci-") else []
+    places += posix.environ.get(b"PATH", b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").decode().split(":")
+    for place in places:
+        if place and runnable(f"{place}/{name}"):
+            return f"{place}/{name}"
+    raise Error(f"become {name}", "no such program", "neither a stage on the exec path nor in PATH", status=127)
+
+
+def stock_folder() -> str:
+    """Where our own stages are: beside the library in the tree (libexec/) and when installed (libexec/ocimk/)."""
+    library = paths.dirname(paths.dirname(paths.dirname(paths.absolute(__file__))))
+    top = paths.dirname(library)
+    for place in (f"{top}/libexec", f"{paths.dirname(library)}/libexec/ocimk", f"{paths.dirname(top)}/libexec/ocimk", f"{paths.dirname(library)}/bin"):
+        if runnable(f"{place}/oci-mount"):
+            return place
+    return f"{sys.exec_prefix}/bin"
+
+
+def environment(folder: Folder) -> dict[bytes, bytes]:
+    """The environment of an executed stage: ours, with the descriptors and the search path named."""
+    env = dict(posix.environ)
+    handed = {name: fd for name, fd in folder.fds.items() if fd >= 0}
+    env[b"OCI_FDS"] = " ".join(f"{name}={fd}" for name, fd in handed.items()).encode()
+    if folder.search:
+        env[b"OCI_EXEC_PATH"] = ":".join(folder.search).encode("utf-8", "surrogateescape")
+    return env
+
+
+def execute(folder: Folder, argv: list[str]) -> NoReturn:
+    """Execute the program with the chain's descriptors left open. Raises Error (126, 127)."""
+    import _signal
+
+    program = locate(argv[0], folder.search)
+    for fd in folder.fds.values():
+        if fd >= 0:
+            posix.set_inheritable(fd, True)
+    errors.flush()
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
+        _signal.signal(number, _signal.SIG_DFL)
+    try:
+        posix.execve(program, argv, environment(folder))
+    except OSError as problem:
+        status = 127 if isinstance(problem, FileNotFoundError) else 126
+        raise Error(f"become {argv[0]}", problem, status=status) from None
