@@ -1,4 +1,5 @@
-"""Classic BPF as seccomp uses it: instructions, the -ENOSYS stub, and a machine to run a filter without the kernel.
+"""Classic BPF as seccomp uses it: instructions, the -ENOSYS stub, and a machine to run a filter without the
+kernel.
 
 Source: linux/filter.h, linux/bpf_common.h, Documentation/userspace-api/seccomp_filter.rst.
 """
@@ -51,11 +52,11 @@ def unpack(data: bytes) -> list[Instruction]:
 def enosys_stub(newest: Sequence[tuple[int, Mapping[str, int]]]) -> list[Instruction]:
     """Instructions that answer ENOSYS to syscalls newer than any the profile names, and else fall through.
 
-    A profile that denies what it does not name says EPERM to syscalls its author had never heard of, and C libraries
-    then do not fall back to the older call. runc therefore gives such calls the answer of an old kernel; programs have
-    come to depend on it. *newest* holds, for each audit architecture, the highest number that the profile names:
-    ``{"": 467}``, on x86_64 also ``{"x32": 0x40000000 + 547}``. What is meant for the filter proper jumps behind the end.
-    """
+    A profile that denies what it does not name says EPERM to syscalls its author had never heard of, and C
+    libraries then do not fall back to the older call. runc therefore gives such calls the answer of an old
+    kernel; programs have come to depend on it. *newest* holds, for each audit architecture, the highest
+    number that the profile names: ``{"": 467}``, on x86_64 also ``{"x32": 0x40000000 + 547}``. What is meant
+    for the filter proper jumps behind the end."""
     sections = [(audit, _section(audit, highest)) for audit, highest in newest if highest]
     body: list[Instruction] = []
     left = sum(len(section) + 2 for _, section in sections)
@@ -69,14 +70,16 @@ def enosys_stub(newest: Sequence[tuple[int, Mapping[str, int]]]) -> list[Instruc
 
 
 def _section(audit: int, highest: Mapping[str, int]) -> list[Instruction]:
-    """For one architecture: `ret ENOSYS` as the last instruction, behind its end for what the filter shall judge."""
+    """For one architecture: `ret ENOSYS` as the last instruction, behind its end for what the filter shall
+    judge."""
     load: Instruction = (LD, 0, 0, OFFSET_NR)
     refuse: Instruction = (RET, 0, 0, ERRNO_ENOSYS)
     if audit == AUDIT_X86_64:
         return [load, *_section_x86_64(highest), refuse]
     plain: Instruction = (JGT, 0, 1, highest[""])
     if audit in AUDIT_S390:
-        # A number that does not fit the instruction arrives as 0, setup(2), which nothing has used for decades.
+        # A number that does not fit the instruction arrives as 0, setup(2), which nothing has used for
+        # decades.
         return [load, (JEQ, 1, 0, 0), plain, refuse]
     return [load, plain, refuse]
 
@@ -92,8 +95,8 @@ def _section_x86_64(highest: Mapping[str, int]) -> list[Instruction]:
 def run(program: Sequence[Instruction], arch: int, nr: int, args: Sequence[int] = ()) -> int:
     """What the filter returns for this system call: the action and its data.
 
-    Knows the instructions that libseccomp emits. Raises ValueError on another one or a jump out of the program.
-    """
+    Knows the instructions that libseccomp emits. Raises ValueError on another one or a jump out of the
+    program."""
     values = [*args, 0, 0, 0, 0, 0, 0][:6]
     data = _struct.pack("=IIQ6Q", nr & 0xFFFFFFFF, arch, 0, *(value & 0xFFFFFFFFFFFFFFFF for value in values))
     accumulator = at = 0

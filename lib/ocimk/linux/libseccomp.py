@@ -1,8 +1,7 @@
 """libseccomp through ctypes: profile rules in, a classic BPF program out.
 
-Importing ctypes costs about half as much as an interpreter's start, and compiling a usual profile three times as much:
-this module is for those who found no compiled filter in the cache.
-"""
+Importing ctypes costs about half as much as an interpreter's start, and compiling a usual profile three times
+as much: this module is for those who found no compiled filter in the cache."""
 
 from __future__ import annotations
 
@@ -28,7 +27,8 @@ _UNKNOWN = -1  # __NR_SCMP_ERROR
 
 
 class Library:
-    """The loaded library. Raises Error when there is none, or one older than 2.5 (kernel notifications, API level)."""
+    """The loaded library. Raises Error when there is none, or one older than 2.5 (kernel notifications, API
+    level)."""
 
     def __init__(self, path: str = SONAME) -> None:
         import ctypes
@@ -37,7 +37,9 @@ class Library:
         try:
             self.handle: Any = ctypes.CDLL(path)
         except OSError as problem:
-            raise Error("linux.seccomp: load libseccomp", problem, "install libseccomp 2.5 or newer") from None
+            raise Error(
+                "linux.seccomp: load libseccomp", problem, "install libseccomp 2.5 or newer"
+            ) from None
         self._declare()
         self.version: tuple[int, ...] = self._version()
         if self.version < (2, 5):
@@ -119,7 +121,8 @@ class Filter:
         _raise(self._lib.seccomp_attr_set(self._context, attribute, value))
 
     def optimize(self) -> None:
-        """A binary tree of syscall numbers in place of a list; older libraries lack it and stay with the list."""
+        """A binary tree of syscall numbers in place of a list; older libraries lack it and stay with the
+        list."""
         try:
             self._set(ATTRIBUTE_OPTIMIZE, 2)
         except OSError:
@@ -132,12 +135,15 @@ class Filter:
             _raise(result)
 
     def add_rule(self, action: int, number: int, conditions: Sequence[Condition] = ()) -> None:
-        """The action for this syscall where all conditions hold. Raises OSError as seccomp_rule_add(3) says."""
+        """The action for this syscall where all conditions hold. Raises OSError as seccomp_rule_add(3)
+        says."""
         import _struct
 
         # struct scmp_arg_cmp {unsigned arg; enum scmp_compare op; uint64_t datum_a, datum_b;}
         packed = b"".join(_struct.pack("=IIQQ", *condition) for condition in conditions)
-        _raise(self._lib.seccomp_rule_add_array(self._context, action, number, len(conditions), packed or None))
+        _raise(
+            self._lib.seccomp_rule_add_array(self._context, action, number, len(conditions), packed or None)
+        )
 
     def export(self) -> bytes:
         """The program, through a file without a name."""

@@ -111,7 +111,8 @@ def action_available(action: int) -> bool:
 
 
 def flags_available(flags: int) -> bool:
-    """Whether this kernel takes these filter flags: with no program it says EFAULT where it would have read one."""
+    """Whether this kernel takes these filter flags: with no program it says EFAULT where it would have read
+    one."""
     try:
         syscall(NR["seccomp"], SET_MODE_FILTER, flags, None)
     except OSError as problem:
@@ -120,7 +121,8 @@ def flags_available(flags: int) -> bool:
 
 
 def flag_available(flag: int) -> bool:
-    """Whether this kernel knows one filter flag; WAIT_KILLABLE_RECV (Linux 5.19) exists only beside a listener."""
+    """Whether this kernel knows one filter flag; WAIT_KILLABLE_RECV (Linux 5.19) exists only beside a
+    listener."""
     return flags_available(flag | (FLAG_NEW_LISTENER if flag == FLAG_WAIT_KILLABLE_RECV else 0))
 
 

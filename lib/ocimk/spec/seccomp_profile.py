@@ -1,4 +1,5 @@
-"""linux.seccomp of config.json, checked and in numbers. Source: config-linux.md, "Seccomp"; seccomp_rule_add(3)."""
+"""linux.seccomp of config.json, checked and in numbers. Source: config-linux.md, "Seccomp";
+seccomp_rule_add(3)."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ EPERM = 1
 # The actions that carry a number for the caller, and the highest that fits.
 _CARRIES = {"SCMP_ACT_ERRNO": MAX_ERRNO, "SCMP_ACT_TRACE": RET_DATA}
 
-# runc's rule for when the -ENOSYS stub is left out: what is not named is let through, or is a tracer's business.
+# runc's rule for when the -ENOSYS stub is left out: what is not named is let through, or is a tracer's
+# business.
 PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
 
 
@@ -27,7 +29,9 @@ class Rule:
 
     __slots__ = ("action", "action_name", "alternatives", "names", "where")
 
-    def __init__(self, where: str, names: list[str], action_name: str, action: int, conditions: list[Condition]):
+    def __init__(
+        self, where: str, names: list[str], action_name: str, action: int, conditions: list[Condition]
+    ):
         self.where = where
         self.names = names
         self.action_name = action_name
@@ -37,17 +41,32 @@ class Rule:
 
 
 class Profile:
-    """linux.seccomp as a whole. Raises Error, naming the property, on what the spec or the kernel does not allow."""
+    """linux.seccomp as a whole. Raises Error, naming the property, on what the spec or the kernel does not
+    allow."""
 
-    __slots__ = ("action", "action_name", "architectures", "flags", "listener_metadata", "listener_path", "rules")
+    __slots__ = (
+        "action",
+        "action_name",
+        "architectures",
+        "flags",
+        "listener_metadata",
+        "listener_path",
+        "rules",
+    )
 
     def __init__(self, seccomp: dict[str, Any]) -> None:
         self.action_name, self.action = _action(seccomp, "defaultAction", "defaultErrnoRet", WHERE)
         if self.action_name == "SCMP_ACT_NOTIFY":
-            raise Error(f"{WHERE}.defaultAction", "SCMP_ACT_NOTIFY cannot be the default: nobody could start the agent")
+            raise Error(
+                f"{WHERE}.defaultAction",
+                "SCMP_ACT_NOTIFY cannot be the default: nobody could start the agent",
+            )
         self.architectures = _known(seccomp, "architectures", AUDIT_ARCH)
         self.flags = _flags(seccomp)
-        self.rules = [_rule(entry, f"{WHERE}.syscalls[{i}]") for i, entry in enumerate(_list(seccomp, "syscalls", WHERE))]
+        self.rules = [
+            _rule(entry, f"{WHERE}.syscalls[{i}]")
+            for i, entry in enumerate(_list(seccomp, "syscalls", WHERE))
+        ]
         self.listener_path = _text(seccomp, "listenerPath")
         self.listener_metadata = _text(seccomp, "listenerMetadata")
         self._check_listener()
@@ -58,7 +77,9 @@ class Profile:
         if not self.notifies:
             return
         if not self.listener_path:
-            raise Error(f"{WHERE}.listenerPath", "SCMP_ACT_NOTIFY needs it: without an agent the container would hang")
+            raise Error(
+                f"{WHERE}.listenerPath", "SCMP_ACT_NOTIFY needs it: without an agent the container would hang"
+            )
         for rule in self.rules:
             if rule.action_name == "SCMP_ACT_NOTIFY" and "write" in rule.names:
                 hint = "the container's first process writes before an agent listens"
@@ -80,7 +101,8 @@ class Profile:
 
 
 def of(config: dict[str, Any]) -> dict[str, Any] | None:
-    """linux.seccomp, or None when there is none or nothing is in it (runc and its callers take that as "off")."""
+    """linux.seccomp, or None when there is none or nothing is in it (runc and its callers take that as
+    "off")."""
     linux = config.get("linux") or {}
     seccomp = linux.get("seccomp")
     if seccomp is None:
@@ -93,8 +115,8 @@ def of(config: dict[str, Any]) -> dict[str, Any] | None:
 def alternatives(conditions: list[Condition]) -> list[list[Condition]]:
     """All conditions must hold, but when two look at the same argument each one is a rule of its own.
 
-    libseccomp cannot check an argument twice in one rule, and old profiles mean "or" by it; this is runc's reading.
-    """
+    libseccomp cannot check an argument twice in one rule, and old profiles mean "or" by it; this is runc's
+    reading."""
     indices = {condition[0] for condition in conditions}
     if len(indices) == len(conditions):
         return [conditions]
@@ -119,12 +141,16 @@ def _action(holder: dict[str, Any], name_key: str, errno_key: str, where: str) -
     name = holder.get(name_key)
     if not isinstance(name, str) or name not in ACTIONS:
         known = " ".join(ACTIONS)
-        raise Error(f"{where}.{name_key}", f"{name!r} is not an action" if name else "an action is required", known)
+        raise Error(
+            f"{where}.{name_key}", f"{name!r} is not an action" if name else "an action is required", known
+        )
     highest = _CARRIES.get(name)
     number = holder.get(errno_key)
     if highest is None:
         if number is not None:
-            raise Error(f"{where}.{errno_key}", f"{name} carries no errno", "leave it out, or use SCMP_ACT_ERRNO")
+            raise Error(
+                f"{where}.{errno_key}", f"{name} carries no errno", "leave it out, or use SCMP_ACT_ERRNO"
+            )
         return name, ACTIONS[name]
     number = EPERM if number is None else _unsigned(number, f"{where}.{errno_key}", highest)
     return name, ACTIONS[name] | number
@@ -177,7 +203,7 @@ def _unsigned(value: Any, where: str, highest: int) -> int:
     return value
 
 
-# ---- in words ---------------------------------------------------------------------------------------------------
+# ---- in words ----------------------------------------------------------------------------------------------
 
 _SIGNS = {1: "!=", 2: "<", 3: "<=", 4: "==", 5: ">=", 6: ">"}
 

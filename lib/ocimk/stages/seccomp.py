@@ -1,9 +1,10 @@
 """oci-seccomp: compile linux.seccomp into a filter the kernel can load.
 
-Reads   config.json
-Writes  seccomp.bpf (an array of struct sock_filter) and seccomp.json (flags, whether an agent is asked, what was
+Reads   config.json Writes  seccomp.bpf (an array of struct sock_filter) and seccomp.json (flags, whether an
+agent is asked, what was
         ignored); nothing when linux.seccomp is absent
-Keeps   <root>/.cache/seccomp/HASH.bpf and HASH.json, so that a profile is compiled once for a kernel and a libseccomp
+Keeps   <root>/.cache/seccomp/HASH.bpf and HASH.json, so that a profile is compiled once for a kernel and a
+libseccomp
 
 The filter is installed much later, by the process that becomes the user's program.
 """
@@ -43,7 +44,8 @@ _MAX_FILE = 1 << 20
 
 
 def apply(folder: Folder, options: Options, operands: list[str]) -> None:
-    """Write the filter, from the cache if it has it. Raises Error naming the property that is wrong or cannot be had."""
+    """Write the filter, from the cache if it has it. Raises Error naming the property that is wrong or cannot
+    be had."""
     if operands:
         raise errors.Usage(f"unexpected operand {operands[0]}", hint="only explain asks about a system call")
     profile = _profile(folder)
@@ -61,7 +63,8 @@ def undo(folder: Folder) -> None:
 
 
 def explain(folder: Folder, options: Options, operands: list[str]) -> list[str]:
-    """The rules in words, as comments of a shell; or, for a system call and its arguments, which rule decides."""
+    """The rules in words, as comments of a shell; or, for a system call and its arguments, which rule
+    decides."""
     profile = _profile(folder)
     if profile is None:
         return ["# linux.seccomp is absent: every system call is allowed"]
@@ -73,7 +76,8 @@ def explain(folder: Folder, options: Options, operands: list[str]) -> list[str]:
 
 
 def check(folder: Folder) -> list[str]:
-    """What of linux.seccomp cannot be had here: syntax, libseccomp, this kernel's actions and flags, unknown names."""
+    """What of linux.seccomp cannot be had here: syntax, libseccomp, this kernel's actions and flags, unknown
+    names."""
     profile = _profile(folder)
     if profile is None:
         return []
@@ -85,8 +89,8 @@ def check(folder: Folder) -> list[str]:
 def load_info(folder: Folder) -> tuple[bytes, int] | None:
     """The filter and the flags for seccomp(2), as apply left them; None when there is no filter.
 
-    With FLAG_NEW_LISTENER (8) among the flags the call returns a descriptor that belongs to the agent (`listener`).
-    """
+    With FLAG_NEW_LISTENER (8) among the flags the call returns a descriptor that belongs to the agent
+    (`listener`)."""
     try:
         info = jsonio.loads(folder.read(INFO), INFO)
     except FileNotFoundError:
@@ -143,7 +147,7 @@ def _warn(info: dict[str, Any]) -> None:
         errors.warn(text)
 
 
-# ---- the cache --------------------------------------------------------------------------------------------------
+# ---- the cache ---------------------------------------------------------------------------------------------
 
 
 def cache_place(folder: Folder) -> str:
@@ -152,7 +156,8 @@ def cache_place(folder: Folder) -> str:
 
 
 def library_file() -> tuple[str, int, int] | None:
-    """(path, size, mtime in ns) of libseccomp in the usual places: another library, another name in the cache."""
+    """(path, size, mtime in ns) of libseccomp in the usual places: another library, another name in the
+    cache."""
     multiarch = getattr(sys.implementation, "_multiarch", "")
     for place in (f"/usr/lib/{multiarch}", "/usr/lib64", "/lib64", "/usr/lib", "/lib", "/usr/local/lib"):
         try:
@@ -164,8 +169,8 @@ def library_file() -> tuple[str, int, int] | None:
 
 
 def key(profile: dict[str, Any]) -> str:
-    """The name of a compiled profile: everything that its filter depends on, hashed. "" when libseccomp is not found
-    where it is looked for, for then a newer one would go unnoticed."""
+    """The name of a compiled profile: everything that its filter depends on, hashed. "" when libseccomp is
+    not found where it is looked for, for then a newer one would go unnoticed."""
     library = library_file()
     if library is None:
         return ""
@@ -182,8 +187,8 @@ def _sum(data: bytes) -> str:
 
 
 def cached(place: str, profile: dict[str, Any]) -> tuple[bytes, bytes, dict[str, Any]] | None:
-    """(filter, info as bytes, info) that an earlier container left; None when there is none, when it was cut short, and
-    when another user could have put it there."""
+    """(filter, info as bytes, info) that an earlier container left; None when there is none, when it was cut
+    short, and when another user could have put it there."""
     name = key(profile)
     if not name:
         return None
@@ -222,7 +227,8 @@ def keep(place: str, profile: dict[str, Any], program: bytes, data: bytes) -> No
 
 
 def _open_own_directory(place: str) -> int:
-    """The cache's directory, opened step by step; PermissionError when another user could have put files there."""
+    """The cache's directory, opened step by step; PermissionError when another user could have put files
+    there."""
     above = posix.open(paths.dirname(place), _DIRECTORY)
     try:
         _own(above)
@@ -273,7 +279,9 @@ def _write(directory: int, name: str, data: bytes) -> None:
 def _make_room(directory: int) -> None:
     """Drop the oldest profiles, and what a killed process left half written."""
     names = posix.listdir(directory)
-    aged = sorted((posix.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime_ns, name) for name in names)
+    aged = sorted(
+        (posix.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime_ns, name) for name in names
+    )
     surplus = aged[: max(0, len(aged) - 2 * (_KEPT - 1))]
     for _, name in surplus:
         try:

@@ -14,7 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# A tree of numbers pays from here on; libseccomp up to 2.5.4 breaks on a tree without any rule (runc's figure).
+# A tree of numbers pays from here on; libseccomp up to 2.5.4 breaks on a tree without any rule (runc's
+# figure).
 _TREE_FROM = 33
 _NOTIFY_API = 6
 
@@ -36,7 +37,11 @@ def compile_profile(config: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
     library = load_library()
     if profile.notifies and library.api_level() < _NOTIFY_API:
         hint = "Linux 5.7 or newer is needed, and libseccomp 2.5"
-        raise Error(f"{WHERE}: SCMP_ACT_NOTIFY", f"libseccomp {library.version_text} cannot have it on this kernel", hint)
+        raise Error(
+            f"{WHERE}: SCMP_ACT_NOTIFY",
+            f"libseccomp {library.version_text} cannot have it on this kernel",
+            hint,
+        )
     with library.filter(profile.action) as building:
         _add_architectures(building, library, profile)
         if sum(len(rule.names) for rule in profile.rules) >= _TREE_FROM:
@@ -44,7 +49,9 @@ def compile_profile(config: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
         unknown = _add_rules(building, library, profile)
         program = bpf_filter.pack(stub(library, profile)) + building.export()
     if len(program) > 8 * bpf_filter.MAX_INSTRUCTIONS:
-        raise Error(WHERE, f"{len(program) // 8} instructions are needed, the kernel takes 4096", "name fewer rules")
+        raise Error(
+            WHERE, f"{len(program) // 8} instructions are needed, the kernel takes 4096", "name fewer rules"
+        )
     return program, {
         "flags": filter_flags(profile),
         "notify": profile.notifies,
@@ -100,25 +107,25 @@ def _refused(rule: Rule, name: str, problem: OSError) -> Error:
 def _warnings(profile: Profile, unknown: list[str], version: str) -> list[str]:
     """Rules that fall away and thereby let through what the profile wants stopped.
 
-    In the usual profile, which lists what is allowed, an unknown name only stays denied; that is not worth a line at
-    every start (`explain` tells it).
-    """
+    In the usual profile, which lists what is allowed, an unknown name only stays denied; that is not worth a
+    line at every start (`explain` tells it)."""
     if not profile.permissive:
         return []
     lost = sorted(set(unknown))
-    return [f"{WHERE}: no effect on {name}: libseccomp {version} does not know this system call" for name in lost]
+    return [
+        f"{WHERE}: no effect on {name}: libseccomp {version} does not know this system call" for name in lost
+    ]
 
 
-# ---- flags ------------------------------------------------------------------------------------------------------
+# ---- flags -------------------------------------------------------------------------------------------------
 
 
 def filter_flags(profile: Profile) -> list[int]:
     """The flags for seccomp(2). Raises Error for one that this kernel lacks.
 
-    Absent flags mean SPEC_ALLOW where the kernel has it (runc's rule: mitigations against speculation are a choice);
-    an empty list means none. TSYNC beside a listener needs TSYNC_ESRCH; WAIT_KILLABLE_RECV without a listener says
-    nothing and the kernel refuses it, so it is left out.
-    """
+    Absent flags mean SPEC_ALLOW where the kernel has it (runc's rule: mitigations against speculation are a
+    choice); an empty list means none. TSYNC beside a listener needs TSYNC_ESRCH; WAIT_KILLABLE_RECV without a
+    listener says nothing and the kernel refuses it, so it is left out."""
     names = profile.flags
     if names is None:
         names = ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"] if seccomp.flag_available(seccomp.FLAG_SPEC_ALLOW) else []
@@ -135,11 +142,12 @@ def filter_flags(profile: Profile) -> list[int]:
     return flags
 
 
-# ---- the stub ---------------------------------------------------------------------------------------------------
+# ---- the stub ----------------------------------------------------------------------------------------------
 
 
 def stub(library: Library, profile: Profile) -> list[bpf_filter.Instruction]:
-    """The instructions before the filter proper that answer ENOSYS to system calls the profile is too old for."""
+    """The instructions before the filter proper that answer ENOSYS to system calls the profile is too old
+    for."""
     if profile.permissive or profile.action == _STUBLESS_ERRNO:
         return []
     found: dict[int, dict[str, int]] = {}

@@ -1,4 +1,5 @@
-"""What oci-seccomp's explain and check say: the rules in words, and what the filter answers to one system call."""
+"""What oci-seccomp's explain and check say: the rules in words, and what the filter answers to one system
+call."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ def describe(config: dict[str, Any]) -> list[str]:
     profile = Profile(config)
     library = load_library()
     program, info = compile_profile(config)
-    flags = [name.removeprefix("SECCOMP_FILTER_FLAG_") for name, n in seccomp.FLAGS.items() if n in info["flags"]]
+    flags = [
+        name.removeprefix("SECCOMP_FILTER_FLAG_") for name, n in seccomp.FLAGS.items() if n in info["flags"]
+    ]
     names = " ".join(map(_short, architectures(library, profile)))
     lines = [
         f"filter for {names}: {len(program) // 8} instructions, flags {' '.join(flags) or 'none'}",
@@ -39,8 +42,12 @@ def _short(name: str) -> str:
 def _stub_words(library: Library, profile: Profile) -> list[str]:
     if not stub(library, profile):
         return []
-    limits = [f"{_short(arch)} {number & ~seccomp.X32_BIT}" for arch, number in newest(library, profile).items()]
-    return [f"system calls newer than any named above fail with ENOSYS (38): numbers beyond {', '.join(limits)}"]
+    limits = [
+        f"{_short(arch)} {number & ~seccomp.X32_BIT}" for arch, number in newest(library, profile).items()
+    ]
+    return [
+        f"system calls newer than any named above fail with ENOSYS (38): numbers beyond {', '.join(limits)}"
+    ]
 
 
 def _unknown_words(library: Library, unknown: list[str]) -> list[str]:
@@ -50,11 +57,12 @@ def _unknown_words(library: Library, unknown: list[str]) -> list[str]:
     return [f"ignored, for libseccomp {library.version_text} does not know them: {names}"]
 
 
-# ---- one system call --------------------------------------------------------------------------------------------
+# ---- one system call ---------------------------------------------------------------------------------------
 
 
 def verdict(config: dict[str, Any], name: str, values: list[str]) -> list[str]:
-    """What happens to a system call, by architecture, and because of which rule. Raises Error for an unknown name."""
+    """What happens to a system call, by architecture, and because of which rule. Raises Error for an unknown
+    name."""
     profile = Profile(config)
     library = load_library()
     args = [_value(text) for text in values]
@@ -74,7 +82,8 @@ def verdict(config: dict[str, Any], name: str, values: list[str]) -> list[str]:
 
 
 def _absent(number: int | None) -> str:
-    """Why an architecture has no number: libseccomp numbers what goes through another call from -100 and -200 down."""
+    """Why an architecture has no number: libseccomp numbers what goes through another call from -100 and -200
+    down."""
     for first, name in ((-100, "socketcall"), (-200, "ipc")):
         if number is not None and first - 100 < number < first:
             return f"made through {name}(2), ask about that"
@@ -89,9 +98,15 @@ def _value(text: str) -> int:
 
 
 def _judge(
-    shown: str, profile: Profile, program: list[bpf_filter.Instruction], call: tuple[str, int], name: str, args: list[int]
+    shown: str,
+    profile: Profile,
+    program: list[bpf_filter.Instruction],
+    call: tuple[str, int],
+    name: str,
+    args: list[int],
 ) -> list[str]:
-    """With arguments, or for a call whose arguments no rule looks at: the answer. Else: each rule and the rest."""
+    """With arguments, or for a call whose arguments no rule looks at: the answer. Else: each rule and the
+    rest."""
     naming = [rule for rule in profile.rules if name in rule.names and rule.action != profile.action]
     audit = seccomp.AUDIT_ARCH[call[0]]
     if args or not any(rule.alternatives != [[]] for rule in naming):
@@ -108,7 +123,11 @@ def _why(profile: Profile, naming: list[profiles.Rule], result: int, name: str, 
             return f"by {rule.where}"
     if result == profile.action:
         same = [rule.where for rule in profile.rules if name in rule.names and rule.action == profile.action]
-        return f"by {same[0]}, as by default" if same else f"by {WHERE}.defaultAction, for no rule {_fits(naming)}"
+        return (
+            f"by {same[0]}, as by default"
+            if same
+            else f"by {WHERE}.defaultAction, for no rule {_fits(naming)}"
+        )
     if result == bpf_filter.ERRNO_ENOSYS:
         return "for it is newer than any system call that the profile names"
     return "by libseccomp's own rule"
@@ -118,7 +137,7 @@ def _fits(naming: list[profiles.Rule]) -> str:
     return f"fits (not {', '.join(rule.where for rule in naming)})" if naming else "names it"
 
 
-# ---- check ------------------------------------------------------------------------------------------------------
+# ---- check -------------------------------------------------------------------------------------------------
 
 
 def problems(config: dict[str, Any]) -> list[str]:
