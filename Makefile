@@ -57,5 +57,5 @@ $(VENV)/.installed: pyproject.toml | packages
 native: $(NATIVE)/_native.abi3.so $(NATIVE)/image ## build the extension and the waiting image in place
 
 $(NATIVE)/_native.abi3.so $(NATIVE)/image &: $(NATIVE)/_native.c $(NATIVE)/image.c $(NATIVE)/image.ld setup.py | $(VENV)/.installed
-	$(BIN)/python -W ignore setup.py --quiet build_ext --inplace --build-temp $(VENV)/build
+	$(BIN)/python -W ignore setup.py --quiet build_ext --force --inplace --build-temp $(VENV)/build
 	touch $(NATIVE)/_native.abi3.so $(NATIVE)/image

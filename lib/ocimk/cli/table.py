@@ -1,0 +1,123 @@
+"""Every command and option of ``oci``, once. The parser, the help, the completions and the manual are made from it.
+
+Plain tuples, so that reading the table costs nothing but unmarshalling it:
+
+    an option   (NAME, SHORT, KIND, METAVAR, HELP)    KIND says how its value is read; an option without help is hidden
+    a command   (HANDLER, ARGUMENTS, MIN, MAX, STOP, OPTIONS, SUMMARY)
+
+MIN and MAX count the arguments (MAX < 0: any number). After STOP arguments no options are looked for any more (0: they
+may stand anywhere): what follows is the user's program, a signal (``kill ID -9``) or the options of ps.
+
+The names and their meaning are runc's (1.5), since its callers know no others; what is ocimk's own says so.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Option = tuple[str, str, str, str, str]
+    Command = tuple[str, str, int, int, int, tuple[Option, ...], str]
+
+FLAG = "flag"
+"""True or false: ``--detach``, ``--detach=false``."""
+TEXT = "text"
+"""One value; the last one given holds."""
+INT = "int"
+"""A whole number."""
+LIST = "list"
+"""May be given several times; values are not split at commas."""
+CHOICE = "choice"
+"""One of the words in METAVAR."""
+
+GLOBALS: tuple[Option, ...] = (
+    ("root", "", TEXT, "DIR", "where the containers' folders are (default: /run/oci, or $XDG_RUNTIME_DIR/oci without root)"),
+    ("log", "", TEXT, "FILE", "write the log to this file too"),
+    ("log-format", "", TEXT, "text|json", "how lines of the log are written (default: text)"),
+    ("debug", "", FLAG, "", "log what is done, and where a failure comes from"),
+    ("systemd-cgroup", "", FLAG, "", "let systemd make the cgroup; cgroupsPath is then slice:prefix:name"),
+    ("cgroup-manager", "", CHOICE, "systemd|cgroupfs|disabled", "who makes the cgroup (default: cgroupfs)"),
+    ("rootless", "", TEXT, "true|false|auto", "do without a cgroup when it is not permitted (default: auto)"),
+    ("exec-path", "", TEXT, "DIR", "look for oci-NAME programs here first; also $OCI_EXEC_PATH"),
+    ("exec-stages", "", FLAG, "", "execute every stage as a program of its own"),
+    ("trace", "", TEXT, "FILE", "record start, end and result of each stage in this file"),
+)
+
+HELP: Option = ("help", "h", FLAG, "", "show help and exit")
+VERSION: Option = ("version", "v", FLAG, "", "show the version and exit")
+
+_BUNDLE: Option = ("bundle", "b", TEXT, "DIR", "the bundle: a folder with config.json (default: the working directory)")
+_DETACH: Option = ("detach", "d", FLAG, "", "do not wait for the process to end")
+_PID_FILE: Option = ("pid-file", "", TEXT, "FILE", "write the process id to this file")
+_CONSOLE: Option = ("console-socket", "", TEXT, "PATH", "Unix socket that is sent the master end of the terminal")
+_PIDFD: Option = ("pidfd-socket", "", TEXT, "PATH", "Unix socket that is sent a pidfd of the process")
+_FDS: Option = ("preserve-fds", "", INT, "N", "hand N more descriptors on, after those of $LISTEN_FDS")
+_BREAK: Option = ("break", "", TEXT, "STAGE", "open a shell just before this stage (ocimk)")
+_SUBREAPER: Option = ("no-subreaper", "", FLAG, "", "do not reap the processes that the container's init leaves behind")
+
+_MAKE: tuple[Option, ...] = (
+    _BUNDLE,
+    _CONSOLE,
+    _PIDFD,
+    _PID_FILE,
+    ("no-pivot", "", FLAG, "", "do not use pivot_root, for a root filesystem on a ramdisk"),
+    ("no-new-keyring", "", FLAG, "", "keep the caller's session keyring"),
+    _FDS,
+    _BREAK,
+)
+
+COMMANDS: dict[str, Command] = {
+    "create": (
+        "ocimk.runtime.create:main",
+        *("ID", 1, 1, 0),
+        (*_MAKE, ("dry-run", "", FLAG, "", "print the stages that would be run, and run none (ocimk)")),
+        "make a container; its program waits for start",
+    ),
+    "start": ("ocimk.runtime.start:main", "ID", 1, 1, 0, (), "run the program of a created container"),
+    "run": (
+        "ocimk.runtime.run:main",
+        *("ID", 1, 1, 0),
+        (*_MAKE, _DETACH, ("keep", "", FLAG, "", "do not delete the container when it ends"), _SUBREAPER),
+        "create and start a container, and wait for its end",
+    ),
+    "state": ("ocimk.runtime.state:main", "ID", 1, 1, 0, (), "print the state of a container as JSON"),
+    "kill": (
+        "ocimk.runtime.kill:main",
+        *("ID [SIGNAL]", 1, 2, 1),
+        (("all", "a", FLAG, "", ""),),
+        "send a signal to the container's init (default: SIGTERM)",
+    ),
+    "delete": (
+        "ocimk.runtime.delete:main",
+        *("ID", 1, 1, 0),
+        (("force", "f", FLAG, "", "kill the container first if it still runs; no error if there is none"),),
+        "remove a container and all that was made for it",
+    ),
+    "list": (
+        "ocimk.runtime.list:main",
+        *("", 0, 0, 0),
+        (
+            ("format", "f", CHOICE, "table|json", "what to print (default: table)"),
+            ("quiet", "q", FLAG, "", "print the IDs only"),
+        ),
+        "list the containers",
+    ),
+    "spec": (
+        "ocimk.runtime.spec:main",
+        *("", 0, 0, 0),
+        (
+            ("bundle", "b", TEXT, "DIR", "write config.json into this folder (default: the working directory)"),
+            ("rootless", "", FLAG, "", "for a container made without root"),
+        ),
+        "write a config.json to start from",
+    ),
+}
+
+
+def rows(command: str) -> tuple[Option, ...]:
+    """The options of a command, "" for those of oci itself."""
+    return COMMANDS[command][5] if command else GLOBALS
+
+
+def dashed(name: str) -> str:
+    """An option's name as it is typed."""
+    return f"-{name}" if len(name) == 1 else f"--{name}"
