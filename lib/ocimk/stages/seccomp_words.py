@@ -32,7 +32,12 @@ def describe(config: dict[str, Any]) -> list[str]:
     for rule in profile.rules:
         what = profiles.action_words(rule.action) + profiles.rule_words(rule)
         lines.append(f"{rule.where}: {what}: {' '.join(rule.names)}")
-    return lines + _stub_words(library, profile) + _unknown_words(library, info["unknown"])
+    return [
+        *lines,
+        *_stub_words(library, profile),
+        *_unknown_words(library, info["unknown"]),
+        *overruled(profile),
+    ]
 
 
 def _short(name: str) -> str:
@@ -55,6 +60,22 @@ def _unknown_words(library: Library, unknown: list[str]) -> list[str]:
         return []
     names = " ".join(sorted(set(unknown)))
     return [f"ignored, for libseccomp {library.version_text} does not know them: {names}"]
+
+
+def overruled(profile: Profile) -> list[str]:
+    """Rules that never apply, for another one decides the same call without looking at its arguments.
+
+    libseccomp takes the first such rule, wherever it stands among those with conditions, and says nothing.
+    """
+    deciding: dict[str, profiles.Rule] = {}
+    for rule, name in profile.named():
+        if rule.alternatives == [[]] and rule.action != profile.action:
+            deciding.setdefault(name, rule)
+    return [
+        f"{rule.where}: {name}: never applies, {deciding[name].where} decides it whatever its arguments"
+        for rule, name in profile.named()
+        if name in deciding and rule.action not in (deciding[name].action, profile.action)
+    ]
 
 
 # ---- one system call ---------------------------------------------------------------------------------------
@@ -82,8 +103,7 @@ def verdict(config: dict[str, Any], name: str, values: list[str]) -> list[str]:
 
 
 def _absent(number: int | None) -> str:
-    """Why an architecture has no number: libseccomp numbers what goes through another call from -100 and -200
-    down."""
+    """Why an architecture has no number: libseccomp has -101.., -201.. for parts of another call."""
     for first, name in ((-100, "socketcall"), (-200, "ipc")):
         if number is not None and first - 100 < number < first:
             return f"made through {name}(2), ask about that"
@@ -94,7 +114,7 @@ def _value(text: str) -> int:
     try:
         return int(text, 0) & 0xFFFFFFFFFFFFFFFF
     except ValueError:
-        raise Usage(f"{text} is not a number", hint="arguments are given as 5, 0x5 or -1") from None
+        raise Usage(f"{text} is not a number", hint="arguments are given as 5 or 0x5") from None
 
 
 def _judge(
@@ -105,11 +125,10 @@ def _judge(
     name: str,
     args: list[int],
 ) -> list[str]:
-    """With arguments, or for a call whose arguments no rule looks at: the answer. Else: each rule and the
-    rest."""
+    """The answer, when it depends on no argument or arguments are given; else each rule and what is left."""
     naming = [rule for rule in profile.rules if name in rule.names and rule.action != profile.action]
     audit = seccomp.AUDIT_ARCH[call[0]]
-    if args or not any(rule.alternatives != [[]] for rule in naming):
+    if args or not naming or any(rule.alternatives == [[]] for rule in naming):
         result = bpf_filter.run(program, audit, call[1], args)
         return [f"{shown}: {profiles.action_words(result)}, {_why(profile, naming, result, name, args)}"]
     lines = [f"{shown}: depends on the arguments"]
