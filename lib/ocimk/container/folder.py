@@ -161,6 +161,10 @@ class Folder:
         self.write(names.STATE, jsonio.dumps(state).encode("utf-8", "surrogateescape"))
         self._state = state
 
+    def recall(self, state: dict[str, Any]) -> None:
+        """Go on with a state that was read before its file was removed."""
+        self._state = state
+
     def forget(self) -> None:
         """Read state.json anew at the next look."""
         self._state = None
@@ -216,6 +220,12 @@ class Folder:
         self._lock = fd
         self.forget()
         return True
+
+    def relock(self) -> None:
+        """Take the lock unless we have it: the folder was made by us, or by a program that we ran."""
+        if self._lock < 0:
+            self.lock()
+            self.bundle = str(self.state.get("bundle", ""))
 
     def locked(self) -> bool:
         """Whether another process is at work on the container just now."""
@@ -274,6 +284,8 @@ def fds_from_environment() -> dict[str, int]:
         name, _, number = pair.partition("=")
         if number.isdigit():
             fds[name] = int(number)
+            # Open across the one exec that brought it here; nothing else that we start is to have it.
+            posix.set_inheritable(fds[name], False)
     return fds
 
 

@@ -6,6 +6,7 @@ One socket pair of SOCK_SEQPACKET, one message a packet, text:
                                 ready                          the waiting image waits
                                 error STATUS<TAB>TEXT          it failed, and why
                                 errno NUMBER STATUS<TAB>TEXT   a system call of the image failed
+                                console                        with the terminal's master as SCM_RIGHTS
                                 pid NUMBER                     the first process, as the host numbers it
     from the host's side        go                             go on
 """
@@ -13,6 +14,7 @@ One socket pair of SOCK_SEQPACKET, one message a packet, text:
 from __future__ import annotations
 
 import posix
+from _struct import pack
 
 from ..errors import Error, strerror
 
@@ -22,6 +24,14 @@ LIMIT = 32 * 1024
 def send(fd: int, text: str) -> None:
     """Send one message. Raises OSError (EPIPE: the other side is gone)."""
     posix.write(fd, text.encode("utf-8", "surrogateescape")[:LIMIT])
+
+
+def send_descriptor(fd: int, text: str, passed: int) -> None:
+    """Send one message with a descriptor. Raises OSError."""
+    import _socket
+
+    with _socket.socket(fileno=posix.dup(fd)) as sock:
+        sock.sendmsg([text.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("=i", passed))])
 
 
 def receive(fd: int) -> str:

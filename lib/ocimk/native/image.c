@@ -27,16 +27,19 @@ typedef uint16_t u16;
 
 enum kind {
     END = 0,
-    CALL = 1,   /* syscall nr with args; a result >= 0 goes to store (32 bits) if that is not 0 */
+    CALL = 1,   /* syscall nr with args; see enum flags */
     READY = 2,  /* say "ready", close the first report descriptor, report to args[0] from now on */
     AWAIT = 3,  /* read one byte from descriptor args[0] */
     LOOKUP = 4, /* args: candidates, literal report when none can be executed; start of the list is moved on */
     EXEC = 5,   /* args: candidates, argv, envp */
     CWD = 6,    /* the working directory must lie below the root */
     HOOK = 7,   /* args: path, argv, envp, input, length, seconds (0 = no limit) */
+    SKIP = 8,
 };
 
-enum { MAY_FAIL = 1, SKIP_NEXT_IF_OK = 2 };
+/* A call that must not fail ends all. What succeeds writes its result (32 bits) to store, if that is not 0; with
+ * CANCELS store is another step instead, which is then left out. */
+enum flags { MAY_FAIL = 1, CANCELS = 2 };
 
 struct step {
     u16 kind;
@@ -362,7 +365,7 @@ hook(const struct step *step)
     CALL1(close, output);
 }
 
-static struct step *
+static void
 one_call(struct step *step)
 {
     const u64 *a = step->args;
@@ -371,9 +374,12 @@ one_call(struct step *step)
 
     if (failed && !(step->flags & MAY_FAIL))
         fail(step, -result);
-    if (!failed && step->store)
+    if (failed || !step->store)
+        return;
+    if (step->flags & CANCELS)
+        ((struct step *)(uintptr_t)step->store)->kind = SKIP;
+    else
         *(volatile u32 *)(uintptr_t)step->store = (u32)result;
-    return step + (!failed && (step->flags & SKIP_NEXT_IF_OK) ? 2 : 1);
 }
 
 __attribute__((noreturn, used)) void
@@ -384,8 +390,8 @@ run(void)
     while (PLAN->magic == MAGIC && step->kind != END) {
         switch (step->kind) {
         case CALL:
-            step = one_call(step);
-            continue;
+            one_call(step);
+            break;
         case READY:
             ready(step);
             break;

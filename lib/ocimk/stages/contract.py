@@ -13,6 +13,7 @@ import sys
 
 from .. import errors
 from ..container.folder import Folder
+from ..container.trace import Span
 from ..errors import Error, Usage
 from ..linux import path as paths
 
@@ -49,6 +50,7 @@ STOCK = {
     "oci-hooks": "hooks",
     "oci-sysctl": "sysctl",
     "oci-exec-fifo": "exec_fifo",
+    "oci-break": "breakpoint",
 }
 """The stages that come with ocimk and their modules below ocimk.stages."""
 
@@ -176,7 +178,8 @@ def carry_out(stage: Stage, folder: Folder, call: Call) -> int:
     chain = getattr(stage, "apply_next", None)
     if chain is not None:
         return int(chain(folder, call.options, call.next))
-    stage.apply(folder, call.options, call.operands)
+    with Span(folder, [stage.NAME, "apply", call.place, *call.operands]):
+        stage.apply(folder, call.options, call.operands)
     if call.next:
         become(folder, call.next)
     return 0
@@ -207,7 +210,8 @@ def become(folder: Folder, argv: list[str]) -> NoReturn:
         stage = load(argv[0])
         try:
             call = parse(stage, argv[1:])
-            stage.apply(folder, call.options, call.operands)
+            with Span(folder, argv):
+                stage.apply(folder, call.options, call.operands)
         except Error as problem:
             problem.stage = problem.stage or stage.NAME
             raise

@@ -1,0 +1,163 @@
+"""oci create: make a container; its program waits for start."""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+
+from ..container.folder import Folder, check_id
+from ..errors import Error
+from ..linux import path as paths
+from ..linux import process
+from ..stages import birth, runner
+from . import plan, undo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..cli.invocation import Invocation
+
+
+def main(invocation: Invocation) -> int:
+    """The command. Raises Error; then nothing is left of the container."""
+    if invocation.flag("dry-run"):
+        return dry_run(invocation)
+    folder, child = create(invocation, detached=True)
+    if child.pidfd >= 0:
+        posix.close(child.pidfd)
+    folder.release()
+    return 0
+
+
+def dry_run(invocation: Invocation) -> int:
+    """Print the plan's command lines; nothing is made."""
+    from ..stages.words import shell
+
+    folder, bundle = _named(invocation)
+    for line in _planned(folder, bundle, invocation).lines():
+        sys.stdout.write(shell(line) + "\n")
+    return 0
+
+
+def create(invocation: Invocation, detached: bool) -> tuple[Folder, birth.Child]:
+    """Make the container up to the waiting image; the folder stays locked by us. Raises Error after undoing all."""
+    folder, bundle = _named(invocation)
+    planned = _planned(folder, bundle, invocation)
+    with _Interruptible():
+        runner.run(folder, planned.host[0])  # makes the folder, or leaves another's alone
+        folder.relock()
+        try:
+            child = _carry_out(folder, planned, invocation, detached)
+        except BaseException as problem:
+            undo.after_failure(folder, problem)
+            raise
+    return folder, child
+
+
+class _Interruptible:
+    """While a container is made the signals that ask us to end become a failure, which is undone like any other."""
+
+    def __enter__(self) -> None:
+        import _signal
+
+        def interrupt(number: int, frame: object) -> None:
+            raise Error(f"interrupted by signal {number}", status=128 + number)
+
+        self._before = {n: _signal.signal(n, interrupt) for n in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)}
+
+    def __exit__(self, *_: object) -> None:
+        import _signal
+
+        for number, handler in self._before.items():
+            _signal.signal(number, handler)
+
+
+def _named(invocation: Invocation) -> tuple[Folder, str]:
+    name = invocation.args[0]
+    check_id(name)
+    folder = plan.prepare(Folder(f"{invocation.root}/{name}"), invocation)
+    return folder, paths.absolute(invocation.text("bundle", "."))
+
+
+def _planned(folder: Folder, bundle: str, invocation: Invocation) -> plan.CreatePlan:
+    planned = plan.CreatePlan(folder, bundle, invocation)
+    if invocation.text("break"):
+        planned.break_at(invocation.text("break"))
+    return planned
+
+
+def _carry_out(
+    folder: Folder, planned: plan.CreatePlan, invocation: Invocation, detached: bool
+) -> birth.Child:
+    check_terminal(folder, invocation, detached)
+    for line in planned.host[1:]:
+        runner.run(folder, line)
+    if folder.inprocess and not _overridden(folder):
+        child = birth.start(folder, planned.chain())
+        birth.attend(folder, child)
+        if child.ready and child.console >= 0 and invocation.text("console-socket"):
+            birth.hand_over_console(child, invocation.text("console-socket"))
+    else:
+        runner.run(folder, [*planned.unshare, "--", *planned.chain()])
+        child = _adopted(folder)
+    if not child.ready:
+        raise Error("the container's first process ended", f"exit status {child.status}", "before it was created")
+    _tell_pid(invocation, child)
+    return child
+
+
+def _overridden(folder: Folder) -> bool:
+    from ..stages.contract import override
+
+    return bool(override(folder, "oci-unshare"))
+
+
+def _adopted(folder: Folder) -> birth.Child:
+    """The first process that another program (oci-unshare, executed) has made."""
+    import _socket
+
+    ours, theirs = _socket.socketpair()
+    theirs.close()
+    child = birth.Child(ours)
+    folder.forget()
+    child.pid = int(folder.state.get("pid", 0))
+    child.started = int(folder.state["ocimk"].get("startTime", 0))
+    child.pidfd = process.pidfd_of(child.pid, child.started)
+    child.ready = folder.state.get("status") == "created"
+    return child
+
+
+def check_terminal(folder: Folder, invocation: Invocation, detached: bool) -> None:
+    """runc's rules for --console-socket. Raises Error."""
+    terminal = bool((folder.config.get("process") or {}).get("terminal"))
+    socket = invocation.text("console-socket")
+    if detached and terminal and not socket:
+        hint = "pass --console-socket, or set process.terminal to false"
+        raise Error("cannot allocate tty if oci will detach without setting console socket", "", hint)
+    if socket and not (detached and terminal):
+        hint = "process.terminal is false" if not terminal else "the terminal is ours in the foreground"
+        raise Error("cannot use console socket if oci will not detach or allocate tty", "", hint)
+
+
+def _tell_pid(invocation: Invocation, child: birth.Child) -> None:
+    """--pid-file and --pidfd-socket, once the container is created."""
+    if invocation.text("pid-file"):
+        write_pid_file(invocation.text("pid-file"), child.pid)
+    if invocation.text("pidfd-socket"):
+        birth.send_descriptor(invocation.text("pidfd-socket"), child.pidfd, "pidfd")
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """The pid in decimal without a newline, in one step: callers wait for the file to appear. Raises Error."""
+    path = paths.absolute(path)
+    temporary = f"{paths.dirname(path)}/.{paths.basename(path)}"
+    try:
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_SYNC | posix.O_CLOEXEC
+        fd = posix.open(temporary, flags, 0o666)
+        posix.write(fd, str(pid).encode())
+        posix.close(fd)
+        posix.rename(temporary, path)
+    except OSError as problem:
+        raise Error(f"write pid file {path}", problem) from None
+
+

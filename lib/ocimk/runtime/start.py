@@ -1,0 +1,71 @@
+"""oci start: let the created container's program run."""
+
+from __future__ import annotations
+
+from ..container import barrier, state
+from ..container.folder import Folder
+from ..errors import Error, warn
+from ..stages import runner
+from . import plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..cli.invocation import Invocation
+
+
+def main(invocation: Invocation) -> int:
+    """The command. Raises Error when the container is not created, or its program cannot be run."""
+    folder = plan.prepare(Folder.existing(invocation.root, invocation.args[0]), invocation)
+    folder.lock()
+    start(folder)
+    return 0
+
+
+def start(folder: Folder) -> None:
+    """Release the waiting image; the folder must be locked. Raises Error."""
+    now = state.status(folder)
+    if now != "created":
+        raise Error(f"container {folder.id}", _REFUSED.get(now, f"cannot start a container in the {now} state"))
+    try:
+        barrier.release(folder)
+    except Error as problem:
+        _failed(folder, problem)
+        raise
+    state.advance(folder, "running")
+    barrier.drop(folder)
+    if folder.state["ocimk"].get("hooks"):
+        _poststart(folder)
+
+
+_REFUSED = {
+    "stopped": "cannot start a container that has stopped",
+    "running": "cannot start an already running container",
+}
+
+
+def _failed(folder: Folder, problem: Error) -> None:
+    """What failed after the FIFO: the program is stopped; after a startContainer hook the rest of the lifecycle follows."""
+    from . import undo
+
+    if "startContainer hook" in str(problem):
+        undo.after_failure(folder, problem)
+        return
+    runner.run(folder, ["oci-unshare", "undo", folder.path])
+    state.advance(folder, "stopped")
+    barrier.drop(folder)
+
+
+def _poststart(folder: Folder) -> None:
+    """The poststart hooks. Before 1.3.0 a failure is a warning; from then on the container is stopped and destroyed
+    (runtime.md, Lifecycle, step 9)."""
+    from ..spec.state import poststart_must_succeed
+    from . import undo
+
+    try:
+        runner.run(folder, ["oci-hooks", "apply", folder.path, "poststart"])
+    except Error as problem:
+        if not poststart_must_succeed(str(folder.state.get("ociVersion", ""))):
+            warn(str(problem))
+            return
+        undo.after_failure(folder, problem)
+        raise

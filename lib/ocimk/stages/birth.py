@@ -1,0 +1,355 @@
+"""The two sides of oci-unshare: the first process is made, told to go on, and watched until the container is created.
+
+Where every namespace is new (or the joined ones need no privilege over the new ones), one clone3(2) makes them all.
+Otherwise a process in between joins first and then clones with CLONE_PARENT, so that the first process is our own child
+either way and can be waited for.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import posix
+from _struct import pack, unpack
+
+from ..container import barrier, names, sync
+from ..container.folder import Folder
+from ..errors import Error
+from ..linux import namespaces as ns
+from ..linux import process
+from ..native import _native
+from . import contract, idmap, runner, unshare
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_SET_DUMPABLE = 4
+_HANDED = (names.CONFIG, names.STATE, names.CGROUP, "seccomp.bpf", "seccomp.json")
+
+
+class Child:
+    """The container's first process as the host's side sees it."""
+
+    __slots__ = ("console", "pid", "pidfd", "ready", "started", "status", "sync")
+
+    def __init__(self, sync_socket: _socket.socket) -> None:
+        self.sync = sync_socket
+        self.pid = 0
+        self.pidfd = -1
+        self.started = 0
+        self.console = -1
+        self.ready = False
+        self.status = 0
+
+
+class Order:
+    """What is to be made and joined, worked out before the clone."""
+
+    __slots__ = ("cgroup_fd", "cgroup_ns", "flags", "joins", "offsets", "tasks")
+
+    def __init__(self, folder: Folder) -> None:
+        flags, joins = unshare.wanted(folder.config)
+        self.cgroup_ns = bool(flags & ns.NEWCGROUP)
+        # A cgroup namespace shows the cgroup in which it was made: that must be the container's, so it comes later.
+        self.flags = flags & ~ns.NEWCGROUP
+        self.joins = [(kind, posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)) for kind, path in _openable(joins)]
+        self.offsets = (folder.config.get("linux") or {}).get("timeOffsets") or {}
+        self.cgroup_fd, self.tasks = _cgroups(folder)
+
+    @property
+    def between(self) -> bool:
+        """Whether a process in between is needed: to join before the new namespaces are made, or to set clocks."""
+        early = {"user", "pid", "time"}
+        joins_first = bool(self.joins) and bool(self.flags & ns.NEWUSER)
+        return joins_first or bool(self.offsets) or any(kind in early for kind, _ in self.joins)
+
+    def close(self) -> None:
+        """Close what only the child needed."""
+        for fd in [fd for _, fd in self.joins] + self.tasks + [self.cgroup_fd]:
+            if fd >= 0:
+                posix.close(fd)
+
+
+def _openable(joins: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    for kind, path in joins:
+        if not posix.access(path, posix.F_OK):
+            raise Error(f"join {kind} namespace {path}", "no such file or directory", "is the process that held it gone?")
+    return joins
+
+
+def _cgroups(folder: Folder) -> tuple[int, list[int]]:
+    """The directory for CLONE_INTO_CGROUP (-1: none) and the open ``tasks`` files of the v1 hierarchies."""
+    try:
+        folder.read(names.CGROUP)
+    except FileNotFoundError:
+        return -1, []
+    from .cgroups import join
+
+    return join.clone_fd(folder), join.join_fds(folder)
+
+
+# ---- the host's side ------------------------------------------------------------------------------------------------
+
+
+def start(folder: Folder, following: list[str]) -> Child:
+    """Make the first process, note it, map its ids and tell it to go on. Raises Error; then nothing of it is left."""
+    barrier.make(folder)
+    if any(mount.get("uidMappings") or _idmap_option(mount) for mount in folder.config.get("mounts") or []):
+        from .rootfs import idmap as id_mapped_mounts
+
+        id_mapped_mounts.prepare(folder)
+    order = Order(folder)
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    child = Child(ours)
+    try:
+        _clone(folder, order, child, theirs, following)
+    finally:
+        theirs.close()
+        order.close()
+    barrier.close(folder)
+    try:
+        _settle(folder, child)
+    except BaseException:
+        give_up(child)
+        raise
+    return child
+
+
+def _idmap_option(mount: dict[str, Any]) -> bool:
+    return any(option.startswith(("idmap", "ridmap")) for option in mount.get("options") or [])
+
+
+def _clone(folder: Folder, order: Order, child: Child, theirs: _socket.socket, following: list[str]) -> None:
+    if order.between:
+        _clone_between(folder, order, child, theirs, following)
+    else:
+        child.pid, child.pidfd = _clone3(order, order.flags, child, theirs, folder, following, direct=True)
+    child.started = process.start_time(child.pid)
+
+
+def _clone3(
+    order: Order, flags: int, child: Child, theirs: _socket.socket, folder: Folder, following: list[str], direct: bool
+) -> tuple[int, int]:
+    exit_signal = 0 if flags & ns.CLONE_PARENT else int(_signal.SIGCHLD)
+    try:
+        pid, pidfd = _native.clone3(flags, exit_signal, order.cgroup_fd, True)
+    except OSError as problem:
+        raise Error("clone the container's first process", problem, _clone_hint(problem)) from None
+    if pid == 0:
+        inside(folder, order, child, theirs, following, direct)
+    return pid, pidfd
+
+
+def _clone_hint(problem: OSError) -> str:
+    if problem.errno == 28:
+        return "too many namespaces: see /proc/sys/user/max_*_namespaces"
+    return "making namespaces needs root or a user namespace" if problem.errno == 1 else ""
+
+
+def _clone_between(folder: Folder, order: Order, child: Child, theirs: _socket.socket, following: list[str]) -> None:
+    """Let a process in between join, then clone the first process as our own child; it tells us the pid."""
+    between = posix.fork()
+    if between == 0:
+        _join_and_clone(folder, order, child, theirs, following)
+    told = sync.receive(child.sync.fileno())
+    posix.waitpid(between, 0)
+    problem = sync.to_error(told)
+    if problem is not None:
+        raise problem
+    if not told.startswith("pid "):
+        raise Error("clone the container's first process", "the process that joins the namespaces ended early")
+    child.pid = int(told[4:])
+    child.pidfd = process.pidfd_open(child.pid)
+
+
+def _join_and_clone(
+    folder: Folder, order: Order, child: Child, theirs: _socket.socket, following: list[str]
+) -> NoReturn:
+    try:
+        join(order)
+        flags = order.flags
+        if order.offsets:
+            ns.unshare(ns.NEWTIME)
+            _set_clocks(order.offsets)
+            flags &= ~ns.NEWTIME
+        pid, _ = _clone3(order, flags | ns.CLONE_PARENT, child, theirs, folder, following, direct=False)
+        sync.send(theirs.fileno(), f"pid {pid}")
+    except BaseException as problem:
+        folder.fds["sync"] = theirs.fileno()
+        contract.lament(folder, unshare, problem)  # type: ignore[arg-type]
+    posix._exit(0)
+
+
+def _set_clocks(offsets: dict[str, dict[str, int]]) -> None:
+    """Write linux.timeOffsets before anybody has entered the time namespace. See time_namespaces(7)."""
+    for clock, offset in offsets.items():
+        line = f"{clock} {offset.get('secs') or 0} {offset.get('nanosecs') or 0}\n"
+        try:
+            fd = posix.open("/proc/self/timens_offsets", posix.O_WRONLY | posix.O_CLOEXEC)
+            try:
+                posix.write(fd, line.encode())
+            finally:
+                posix.close(fd)
+        except OSError as problem:
+            raise Error(f"linux.timeOffsets.{clock}: set to {line.strip()}", problem) from None
+
+
+def _settle(folder: Folder, child: Child) -> None:
+    """Note the process, give it its ids and what only the host may give, then let it go on."""
+    folder.record(unshare.NAME, "process", f"{child.pid} {child.started}")
+    hooks = folder.config.get("hooks") or {}
+    later = [kind for kind in ("poststart", "poststop") if hooks.get(kind)]
+    own = {**folder.state.get("ocimk", {}), "startTime": child.started, "hooks": later}
+    folder.commit(pid=child.pid, ocimk=own)
+    idmap.write(folder.config, child.pid)
+    idmap.raise_limits(folder.config, child.pid)
+    idmap.oom_score_adj(folder.config, child.pid)
+    sync.send(child.sync.fileno(), "go")
+
+
+def attend(folder: Folder, child: Child) -> None:
+    """Serve the container's side until it is created, fails, or ends.
+
+    Sets child.ready when the waiting image waits, else child.status to what the process ended with. Raises Error with
+    what the other side tells; the process is gone then.
+    """
+    fd = child.sync.fileno()
+    while not child.ready:
+        message = _receive(child)
+        problem = sync.to_error(message)
+        if problem is not None:
+            give_up(child)
+            raise problem
+        if message == "mounted":
+            try:
+                runner.run(folder, ["oci-hooks", "apply", folder.path, "prestart", "createRuntime"])
+            except BaseException:
+                give_up(child)
+                raise
+            sync.send(fd, "go")
+        elif message == "ready":
+            child.ready = True
+            runner.run(folder, ["oci-state", "apply", folder.path, "created"])
+        elif not message:
+            return _ended(child)
+
+
+def _receive(child: Child) -> str:
+    """The next message; a descriptor that comes with it is the terminal's master."""
+    data, ancillary, _, _ = child.sync.recvmsg(sync.LIMIT, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+    for level, kind, payload in ancillary:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            child.console = unpack("=i", payload[:4])[0]
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _ended(child: Child) -> None:
+    """The other side closed the socket without a word: take over the process's exit status."""
+    child.status = posix.waitstatus_to_exitcode(posix.waitpid(child.pid, 0)[1])
+    if child.status < 0:
+        hint = "killed by the memory limit?" if child.status == -9 else ""
+        raise Error("the container's first process", f"killed by signal {-child.status}", hint)
+
+
+def give_up(child: Child) -> None:
+    """End the first process, and with it all in its pid namespace."""
+    child.sync.close()
+    try:
+        posix.kill(child.pid, _signal.SIGKILL)
+        posix.waitpid(child.pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def hand_over_console(child: Child, path: str) -> None:
+    """Send the terminal's master to the socket at *path* and close it. Raises Error."""
+    send_descriptor(path, child.console, "/dev/ptmx")
+    posix.close(child.console)
+    child.console = -1
+
+
+def send_descriptor(path: str, fd: int, name: str) -> None:
+    """Send one message to the socket at *path*: a name and one descriptor, as runc's callers expect it. Raises Error."""
+    try:
+        with _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM) as sock:
+            sock.connect(path)
+            sock.sendmsg([name.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("=i", fd))])
+    except OSError as problem:
+        raise Error(f"send {name} to the socket {path}", problem) from None
+
+
+# ---- the container's side -------------------------------------------------------------------------------------------
+
+
+def inside(
+    folder: Folder, order: Order, child: Child, theirs: _socket.socket, following: list[str], direct: bool
+) -> NoReturn:
+    """What the first process does: wait, move in, become the rest of the chain. Never returns."""
+    status = 1
+    try:
+        child.sync.close()
+        folder.fds["sync"] = theirs.detach()
+        for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGCHLD):
+            _signal.signal(number, _signal.SIG_DFL)
+        sync.expect_go(folder.fds["sync"])
+        if direct:
+            join(order)
+        move_in(folder, order)
+        contract.become(folder, following)
+    except BaseException as problem:
+        status = contract.lament(folder, unshare, problem)  # type: ignore[arg-type]
+    posix._exit(status)
+
+
+def join(order: Order) -> None:
+    """Enter the namespaces given by path. Those that our present rights suffice for come first: once in another user
+    namespace we would have none over the host's. Raises Error."""
+    left = [(kind, fd) for kind, fd in order.joins if kind != "user"]
+    users = [(kind, fd) for kind, fd in order.joins if kind == "user"]
+    later = []
+    for kind, fd in left:
+        try:
+            ns.setns(fd, ns.FLAGS[kind])
+        except PermissionError:
+            later.append((kind, fd))
+    for kind, fd in users + later:
+        try:
+            ns.setns(fd, ns.FLAGS[kind])
+        except OSError as problem:
+            hint = "the file names a namespace of another kind" if problem.errno == 22 else ""
+            raise Error(f"join {kind} namespace", problem, hint) from None
+
+
+def move_in(folder: Folder, order: Order) -> None:
+    """Enter the cgroups, then make the cgroup namespace, bring lo up, and close ourselves to others' eyes."""
+    for fd in order.tasks:
+        # "0" in a v1 ``tasks`` file moves the writing thread, and we have but one. Unlike cgroup.procs this takes no
+        # lock over all thread groups, which costs a grace period of RCU (25 ms were measured) for the first writer.
+        try:
+            posix.write(fd, b"0")
+        except OSError as problem:
+            raise Error("enter the container's cgroup", problem) from None
+    if order.cgroup_ns:
+        ns.unshare(ns.NEWCGROUP)
+    if order.flags & ns.NEWNET:
+        from ..linux import netlink
+
+        netlink.loopback_up()
+    order.close()
+    _native.syscall(_native.NR["prctl"], _SET_DUMPABLE, 0)
+    if not folder.inprocess and (order.flags & ns.NEWUSER or any(kind == "user" for kind, _ in order.joins)):
+        _prepare_to_be_executed(folder)
+
+
+def _prepare_to_be_executed(folder: Folder) -> None:
+    """Executed stages in a user namespace: keep our capabilities over exec though we are not its root yet, and hand on
+    the folder's files, which that root may not open."""
+    from ..linux import capability
+
+    capability.make_ambient()
+    for name in _HANDED:
+        try:
+            folder.fds[name] = posix.open(f"{folder.path}/{name}", posix.O_RDONLY | posix.O_CLOEXEC)
+        except FileNotFoundError:
+            pass

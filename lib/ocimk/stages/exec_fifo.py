@@ -1,0 +1,166 @@
+"""oci-exec-fifo: change the root, apply the process's attributes, and become the image that waits for start.
+
+The last of the chain and the last Python: everything that it needs is imported before the root is changed, since no
+file of ours can be reached by path afterwards. What waits, and later becomes the user's program, is the image of
+ocimk/native/image.c in a sealed memfd with the plan that process_plan.py lays out.
+"""
+
+from __future__ import annotations
+
+import _signal
+import fcntl
+import posix
+
+from ..container import barrier, names, sync
+from ..container.folder import Folder
+from ..errors import Error, debug
+from ..native import _native, image
+from . import environment, process_plan
+from .rootfs import enter, root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+NAME = "oci-exec-fifo"
+SUMMARY = "change the root, apply the process's attributes and wait for start; then become the program"
+OPTIONS = (
+    ("--no-pivot", "", "move the root mount and chroot instead of pivot_root"),
+    ("--no-new-keyring", "", "keep the session keyring of the caller"),
+    ("--listen-fds", "N", "hand on N descriptors after 2, and tell the program by $LISTEN_FDS"),
+    ("--preserve-fds", "N", "hand on N more descriptors after those"),
+)
+VALUES = ""
+CHAINS = False
+
+_JOIN_SESSION_KEYRING = 1
+_SETPERM = 5
+_DESCRIBE = 6
+_POSSESSOR_ONLY_SEARCH = 0x080000
+_TIOCSCTTY = 0x540E
+
+
+def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
+    """Never returns but by raising Error: the process becomes the waiting image."""
+    if folder.config.get("process") is None:
+        raise Error("process property must not be empty", hint="config.json names no program to run")
+    kept = preserved(options)
+    code = image.load()
+    if names.FIFO not in folder.fds:
+        barrier.make(folder)
+    if "--no-new-keyring" not in options:
+        new_keyring(folder.id)
+    hold_streams()
+    new_session()
+    enter.enter(folder, "--no-pivot" in options, root.propagation(folder.config))
+    words = environment.of(folder.config["process"], number(options, "--listen-fds"))
+    take_terminal(folder)
+    become(folder, code, process_plan.build(folder, words, kept, posix.getpid()), kept)
+
+
+def number(options: dict[str, str], name: str) -> int:
+    """The value of an option that counts descriptors. Raises Error."""
+    text = options.get(name, "0")
+    if not (text.isascii() and text.isdigit()):
+        raise Error(name, f"{text!r} is not a number")
+    return int(text)
+
+
+def preserved(options: dict[str, str]) -> int:
+    """How many descriptors after 2 the program is to have. Raises Error when one of them is not open."""
+    kept = number(options, "--listen-fds") + number(options, "--preserve-fds")
+    for fd in range(3, 3 + kept):
+        try:
+            posix.fstat(fd)
+        except OSError:
+            raise Error(f"--preserve-fds: hand on {kept} descriptors", f"descriptor {fd} is not open") from None
+    return kept
+
+
+def new_keyring(name: str) -> None:
+    """A session keyring of the container's own, so that it does not see the caller's. See keyrings(7)."""
+    keyctl = _native.NR["keyctl"]
+    try:
+        ring = _native.syscall(keyctl, _JOIN_SESSION_KEYRING, f"_ses.{name}".encode() + b"\0")
+        told = bytearray(256)
+        size = _native.syscall(keyctl, _DESCRIBE, ring, told, len(told))
+        rights = int(bytes(told[:size]).split(b";")[3], 16)
+        _native.syscall(keyctl, _SETPERM, ring, rights | _POSSESSOR_ONLY_SEARCH)
+    except OSError as problem:
+        if problem.errno not in (38, 1):  # ENOSYS: a kernel without keys; EPERM: a seccomp filter around us
+            raise Error("make a session keyring", problem, "see /proc/key-users; --no-new-keyring") from None
+        debug(f"no session keyring: {problem}")
+
+
+def new_session() -> None:
+    """A session of the container's own: no terminal of the host's, and signals typed there do not reach it."""
+    try:
+        posix.setsid()
+    except PermissionError:
+        pass  # we lead one already
+
+
+def hold_streams() -> None:
+    """Standard streams that are closed must not be taken by what we open."""
+    for fd in (0, 1, 2):
+        try:
+            posix.fstat(fd)
+        except OSError:
+            posix.open("/dev/null", posix.O_RDWR)
+
+
+def take_terminal(folder: Folder) -> None:
+    """process.terminal: hand the master to the host's side and make our end the controlling terminal."""
+    console = folder.fds.pop("console", -1)
+    if console < 0:
+        return
+    master = folder.fds.pop("ptmx")
+    fd = folder.fds.get("sync", -1)
+    if fd < 0:
+        raise Error("process.terminal", "nobody takes the terminal's master", "use oci-unshare with --console-socket")
+    sync.send_descriptor(fd, "console", master)
+    posix.close(master)
+    fcntl.ioctl(console, _TIOCSCTTY, 0)
+    user = folder.config["process"].get("user") or {}
+    posix.fchown(console, int(user.get("uid") or 0), -1)
+    for stream in (0, 1, 2):
+        posix.dup2(console, stream)
+    posix.close(console)
+
+
+def become(folder: Folder, code: bytes, plan: image.Plan, kept: int) -> NoReturn:
+    """Become the image. Raises Error when it cannot be executed."""
+    report = folder.fds.get("sync", 2)
+    wanted = {report, folder.fds[names.FIFO], folder.fds[names.VERDICT]}
+    _native.syscall(_native.NR["close_range"], 3 + kept, 0xFFFFFFFF, 4)
+    for fd in wanted:
+        posix.set_inheritable(fd, True)
+    memory = plan.memory(report)
+    fd = image.seal(code, memory)
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
+        _signal.signal(number, _signal.SIG_DFL)
+    try:
+        posix.execve(fd, ["oci-exec-fifo", "wait", folder.id], {})
+    except OSError as problem:
+        raise Error("become the waiting image", problem, "does /proc/sys/vm/memfd_noexec forbid it?") from None
+
+
+def undo(folder: Folder) -> None:
+    """Remove the FIFOs; the process itself is oci-unshare's to end."""
+    barrier.drop(folder)
+
+
+def explain(folder: Folder, options: dict[str, str], operands: list[str]) -> list[str]:
+    """The calls that are made after the root is changed, as strace would print them."""
+    words = environment.of({**folder.config["process"], "env": [*(folder.config["process"].get("env") or []), "HOME=?"]})
+    plan = process_plan.build(folder, words, 0, 1)
+    return ["pivot_root . .", *plan.describe()]
+
+
+def check(folder: Folder) -> list[str]:
+    """Whether a memfd may be executed here."""
+    try:
+        posix.close(image.seal(image.load(), image.Plan().memory(2)))
+    except OSError as problem:
+        return [f"process: the waiting image cannot be made: {problem.strerror}"]
+    return []

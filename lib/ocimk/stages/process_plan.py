@@ -1,0 +1,226 @@
+"""From config.json's process to the calls that the waiting image makes, in their order and with the reasons for it.
+
+ 1. what needs privilege or must hold for all that follows: no_new_privs, scheduling, limits, personality
+ 2. a seccomp filter without no_new_privs: loading it takes CAP_SYS_ADMIN, so it comes before the capabilities go
+ 3. the working directory, tried with the privileges of the namespace's root first, as runc does
+ 4. the user: bounding set, groups, gid, uid, then the sets of capabilities
+ 5. the program is looked for with the user's own rights, so that create can tell that it is missing
+ 6. "ready", then the wait at the FIFO, then the startContainer hooks
+ 7. a seccomp filter with no_new_privs, at the last moment: it binds as few of our own calls as possible
+"""
+
+from __future__ import annotations
+
+import posix
+from _struct import pack
+
+from ..container import names
+from ..container.folder import Folder
+from ..errors import Error, debug, warn
+from ..linux import capability, prctl, rlimit
+from ..native import image
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..linux.prctl import Call
+
+_SET_FILTER = 1  # SECCOMP_SET_MODE_FILTER
+_SETFD = 2  # F_SETFD
+_CLOEXEC = 1  # FD_CLOEXEC
+_ALL = 0xFFFFFFFF
+_CLOSE_ON_EXEC = 4  # CLOSE_RANGE_CLOEXEC
+_SETMASK = 2  # SIG_SETMASK
+_UMASK = 0o022  # what runc sets when process.user.umask is absent, and what people rely on
+
+
+class Builder:
+    """Collects the steps of one process."""
+
+    def __init__(self, folder: Folder, kept: int) -> None:
+        self.folder = folder
+        self.process: dict[str, Any] = folder.config["process"]
+        self.plan = image.Plan()
+        self.kept = kept
+        """How many descriptors after 2 are the program's (--preserve-fds, LISTEN_FDS)."""
+
+    def calls(self, calls: list[Call]) -> None:
+        """Add calls that another module worked out: (label, number, arguments)."""
+        for label, number, args in calls:
+            placed = tuple(self.plan.blob(a) if isinstance(a, bytes) else a for a in args)
+            self.plan.add(image.CALL, label, number, placed)
+
+    def call(self, label: str, name: str, *args: int | bytes, may_fail: bool = False) -> image.Step:
+        """Add one call by name."""
+        return self.plan.call(label, name, *args, may_fail=may_fail)
+
+    # ---- 1 and 2 ------------------------------------------------------------------------------------------------
+
+    def close_ourselves(self) -> None:
+        """Not to be traced, named for ps, and nothing of ours left open in the program."""
+        self.calls([prctl.call("prctl(PR_SET_DUMPABLE)", prctl.SET_DUMPABLE, 0)])
+        self.calls([prctl.call("prctl(PR_SET_NAME)", prctl.SET_NAME, b"oci-exec-fifo\0")])
+        self.call("close_range", "close_range", 3 + self.kept, _ALL, _CLOSE_ON_EXEC)
+        self.call("rt_sigprocmask", "rt_sigprocmask", _SETMASK, b"\0" * 8, 0, 8)
+
+    def attributes(self) -> None:
+        """no_new_privs, scheduling and limits."""
+        if self.process.get("noNewPrivileges"):
+            self.calls([prctl.no_new_privileges()])
+        if any(self.process.get(key) for key in ("scheduler", "ioPriority")):
+            self._scheduling()
+        linux = self.folder.config.get("linux") or {}
+        if linux.get("personality") or linux.get("memoryPolicy"):
+            self._memory(linux)
+        rows = [(row["type"], row["soft"], row["hard"]) for row in self.process.get("rlimits") or []]
+        for label, number, args in rlimit.calls(rows):
+            self.calls([(f"process.{label}", number, args)])
+
+    def _scheduling(self) -> None:
+        from ..linux import sched
+
+        wanted = self.process.get("scheduler")
+        if wanted:
+            times = tuple(int(wanted.get(key) or 0) for key in ("runtime", "deadline", "period"))
+            numbers = (int(wanted.get("nice") or 0), int(wanted.get("priority") or 0))
+            flags = wanted.get("flags") or ()
+            self.calls(sched.scheduler(wanted["policy"], *numbers, flags, times, "process.scheduler"))  # type: ignore[arg-type]
+        wanted = self.process.get("ioPriority")
+        if wanted:
+            level = int(wanted.get("priority") or 0)
+            self.calls(sched.io_priority(wanted["class"], level, "process.ioPriority"))
+
+    def _memory(self, linux: dict[str, Any]) -> None:
+        from ..linux import sched
+
+        wanted = linux.get("personality")
+        if wanted:
+            self.calls(sched.personality(wanted["domain"], "linux.personality"))
+        wanted = linux.get("memoryPolicy")
+        if wanted and wanted.get("mode"):
+            where = "linux.memoryPolicy"
+            flags = wanted.get("flags") or ()
+            self.calls(sched.memory_policy(wanted["mode"], wanted.get("nodes") or "", flags, where))
+
+    def filter(self) -> None:
+        """Load the seccomp filter that oci-seccomp compiled."""
+        from . import seccomp
+
+        found = seccomp.load_info(self.folder)
+        if found is None:
+            return
+        program, flags = found
+        at = self.plan.room(program)
+        header = self.plan.room(pack("=HxxxxxxQ", len(program) // 8, 0))
+        self.plan.points(header + 8, at)
+        step = self.plan.add(image.CALL, "linux.seccomp: load the filter", image.number("seccomp"), (_SET_FILTER, flags, header))
+        if seccomp.listener(self.folder) is not None:
+            from . import seccomp_notify
+
+            seccomp_notify.send(self.plan, step, self.folder)
+
+    # ---- 3 and 4 ------------------------------------------------------------------------------------------------
+
+    def user(self) -> None:
+        """The working directory and the user with his capabilities."""
+        cwd = self.process["cwd"]
+        path = cwd.encode("utf-8", "surrogateescape") + b"\0"
+        label = f"chdir to cwd ({cwd!r}) set in config.json"
+        early = self.call(label, "chdir", path, may_fail=True)
+        sets = capability.plan(self.process.get("capabilities") or {}, _tell)
+        self.calls(sets.before_user())
+        self._groups()
+        user = self.process.get("user") or {}
+        uid, gid = int(user.get("uid") or 0), int(user.get("gid") or 0)
+        self.call(f"process.user.gid: set gid {gid}", "setresgid", gid, gid, gid)
+        self.call(f"process.user.uid: set uid {uid}", "setresuid", uid, uid, uid)
+        self.calls(sets.after_user())
+        self.plan.cancels(early, self.call(label, "chdir", path))
+        self.plan.add(image.CWD, f"{label}: it lies outside of the container")
+        mask = user.get("umask")
+        self.call("umask", "umask", _UMASK if mask is None else int(mask))
+
+    def _groups(self) -> None:
+        groups = [int(gid) for gid in (self.process.get("user") or {}).get("additionalGids") or []]
+        if _setgroups_denied():
+            if groups:
+                cause = "the user namespace denies setgroups"
+                raise Error("process.user.additionalGids", cause, "map groups with newgidmap, or leave them out")
+            return
+        data = pack(f"={len(groups)}I", *groups) if groups else 0
+        self.call("process.user.additionalGids: set groups", "setgroups", len(groups), data)
+
+    # ---- 5 to 7 -------------------------------------------------------------------------------------------------
+
+    def program(self, environment: list[str], verdict: int, fifo: int, pid: int) -> None:
+        """Look for the program, wait, run the hooks, become it."""
+        args = [str(arg) for arg in self.process["args"]]
+        found = candidates(args[0], environment)
+        name = _quoted(args[0])
+        absent = "" if "/" in args[0] else f"error 1\texec: {name}: executable file not found in $PATH"
+        listed = self.plan.words(found)
+        literal = self.plan.text(absent) if absent else 0
+        self.plan.add(image.LOOKUP, f"exec: {name}", args=(listed, literal))
+        self.plan.ready(verdict)
+        self.plan.add(image.AWAIT, "wait for start", args=(fifo,))
+        self._hooks(environment, pid)
+        if self.process.get("noNewPrivileges"):
+            self.filter()
+        self.plan.add(image.EXEC, f"exec {args[0]}", args=(listed, self.plan.words(args), self.plan.words(environment)))
+
+    def _hooks(self, environment: list[str], pid: int) -> None:
+        from . import hooks
+
+        for number, hook in enumerate(hooks.of_kind(self.folder, "startContainer")):
+            told = hooks.state(self.folder, "startContainer", "created", pid)
+            env = hook.get("env")
+            argv = self.plan.words([str(word) for word in hook.get("args") or [hook["path"]]])
+            words = self.plan.words(environment if env is None else env)
+            where = (self.plan.text(hook["path"]), argv, words, self.plan.blob(told), len(told))
+            label = f"error running startContainer hook #{number} {hook['path']}"
+            self.plan.add(image.HOOK, label, args=(*where, int(hook.get("timeout") or 0)))
+
+
+def build(folder: Folder, environment: list[str], kept: int, pid: int) -> image.Plan:
+    """The whole plan for the container's first process, *pid* as it sees itself."""
+    builder = Builder(folder, kept)
+    builder.close_ourselves()
+    builder.attributes()
+    if not builder.process.get("noNewPrivileges"):
+        builder.filter()
+    builder.user()
+    builder.program(environment, folder.fds.get(names.VERDICT, 2), folder.fds.get(names.FIFO, 0), pid)
+    return builder.plan
+
+
+def _tell(text: str) -> None:
+    """What of the capabilities cannot be had. That ambient ones need inheritable ones is old news: every older default
+    bundle asks for them without, and runc says nothing either."""
+    (debug if "as ambient" in text else warn)(text)
+
+
+def candidates(name: str, environment: list[str]) -> list[str]:
+    """Where the program may be: itself when it holds a slash, else below each folder of the process's own PATH."""
+    if "/" in name:
+        return [name]
+    search = ""
+    for pair in environment:
+        if pair.startswith("PATH="):
+            search = pair[5:]
+    return [f"{place.rstrip('/')}/{name}" for place in search.split(":") if place.startswith("/")]
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _setgroups_denied() -> bool:
+    try:
+        fd = posix.open("/proc/self/setgroups", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return posix.read(fd, 16).strip() == b"deny"
+    finally:
+        posix.close(fd)

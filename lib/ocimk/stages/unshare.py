@@ -1,0 +1,131 @@
+"""oci-unshare: make the container's first process, in its namespaces and cgroup; it goes on with the rest of the chain.
+
+The host's side stays until the container is created (or has failed) and then ends; see `attend`. Where nothing in the
+chain says that it is created (``-- sh``), it stays until the child ends and takes over its exit status.
+"""
+
+from __future__ import annotations
+
+import _signal
+import posix
+
+from ..container.folder import Folder
+from ..errors import Error
+from ..linux import namespaces as ns
+from ..linux import process
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+NAME = "oci-unshare"
+SUMMARY = "make the container's first process in its namespaces and cgroup; it becomes NEXT"
+OPTIONS = (
+    ("--console-socket", "PATH", "send the terminal's master there once the container is created"),
+    ("--detach", "", "end when the container is created (as oci create does) even if a terminal was made"),
+)
+VALUES = ""
+CHAINS = True
+
+
+def wanted(config: dict[str, Any]) -> tuple[int, list[tuple[str, str]]]:
+    """The flags of the namespaces to make, and the (kind, path) of those to join."""
+    flags = 0
+    joins = []
+    for entry in (config.get("linux") or {}).get("namespaces") or []:
+        if entry.get("path"):
+            joins.append((entry["type"], entry["path"]))
+        else:
+            flags |= ns.FLAGS[entry["type"]]
+    return flags, joins
+
+
+def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
+    """Refused: without a program to become there would be nothing in the new namespaces."""
+    raise Error("nothing to run in the namespaces", hint="oci-unshare apply DIR -- NEXT...")
+
+
+def apply_next(folder: Folder, options: dict[str, str], following: list[str]) -> int:
+    """Make the child, see it to its end or until the container is created; returns the exit status."""
+    from . import birth
+
+    if not following:
+        apply(folder, options, [])
+    outer = folder.fds.pop("sync", -1)
+    child = birth.start(folder, following)
+    if outer >= 0:
+        folder.fds["sync"] = outer
+    birth.attend(folder, child)
+    if not child.ready:
+        return child.status
+    if child.console >= 0:
+        birth.hand_over_console(child, options.get("--console-socket", ""))
+    return 0
+
+
+def undo(folder: Folder) -> None:
+    """End the processes that were made and wait until they are gone."""
+    for _, kind, value in reversed(folder.records(NAME)):
+        if kind == "process":
+            pid, _, started = value.partition(" ")
+            end(int(pid), int(started))
+    folder.strike(NAME)
+
+
+def end(pid: int, started: int) -> None:
+    """Kill the very process and wait for its end. Raises Error when it is still there after ten seconds."""
+    fd = process.pidfd_of(pid, started)
+    if fd < 0:
+        return
+    try:
+        process.pidfd_signal(fd, _signal.SIGKILL)
+        if not process.wait_end(fd, 10_000):
+            raise Error(f"kill process {pid}", "it has not ended within 10 s", "see /proc/PID/stack for what it waits on")
+    except ProcessLookupError:
+        pass
+    finally:
+        posix.close(fd)
+    try:
+        posix.waitpid(pid, posix.WNOHANG)
+    except ChildProcessError:
+        pass
+
+
+def explain(folder: Folder, options: dict[str, str], operands: list[str]) -> list[str]:
+    """The same with nsenter(1) and unshare(1)."""
+    from .words import shell
+
+    flags, joins = wanted(folder.config)
+    short = {"network": "net"}
+    enter = [f"--{short.get(kind, kind)}={path}" for kind, path in joins]
+    made = [f"--{short.get(kind, kind)}" for kind, flag in ns.FLAGS.items() if flags & flag]
+    if flags & ns.NEWUSER:
+        for option, key in (("--map-users", "uidMappings"), ("--map-groups", "gidMappings")):
+            for m in (folder.config.get("linux") or {}).get(key) or []:
+                made.append(f"{option}={m['hostID']},{m['containerID']},{m['size']}")
+    lines = [shell(["nsenter", *enter, "\\"])] if enter else []
+    lines.append(shell(["unshare", "--fork", *made, "--", "NEXT"]))
+    return [line.replace("'\\'", "\\") for line in lines]
+
+
+def check(folder: Folder) -> list[str]:
+    """Namespaces that this kernel lacks, paths that do not name what they should."""
+    problems = []
+    _, joins = wanted(folder.config)
+    kinds = [entry["type"] for entry in (folder.config.get("linux") or {}).get("namespaces") or []]
+    for number, kind in enumerate(kinds):
+        if not _known(kind):
+            problems.append(f"linux.namespaces[{number}].type: {kind}: this kernel has no such namespace")
+    for kind, path in joins:
+        try:
+            posix.close(posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC))
+        except OSError as problem:
+            problems.append(f"linux.namespaces: {kind} {path}: {problem.strerror}")
+    return problems
+
+
+def _known(kind: str) -> bool:
+    return posix.access(f"/proc/self/ns/{ns.FILES[kind]}", posix.F_OK)
+
+
