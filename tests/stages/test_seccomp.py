@@ -421,7 +421,7 @@ print(time.perf_counter_ns() - start, *sorted(set(sys.modules) - known))
 
 @pytest.fixture
 def memory_folder():
-    """A container's folder on a file system in memory, as /run usually is: a busy disk is not what is measured."""
+    """A container's folder on a file system in memory, as /run usually is: no busy disk is measured."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as place:
         made = Folder(os.path.join(place, "c1"))
         os.mkdir(made.path, 0o700)
