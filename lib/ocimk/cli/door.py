@@ -5,35 +5,36 @@ from __future__ import annotations
 import posix
 import sys
 
-from .. import errors
-from ..errors import Error
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
     from typing import NoReturn
 
 
 def dispatcher() -> NoReturn:
     """The whole life of an ``oci`` process."""
+    sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]  # the protocol asks for less than typeshed
     stand_on_three()
     try:
         from . import fast
 
         status = fast.main(sys.argv[1:])
     except BaseException as problem:
-        status = errors.report(problem)
+        status = _report(problem)
     leave(status)
 
 
 def stage(name: str) -> NoReturn:
     """The whole life of an ``oci-STAGE`` process that is executed by itself (ocimk-stage(7))."""
+    sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]  # as above
     stand_on_three()
     try:
         from ..stages import contract
 
         status = contract.main(contract.load(name), sys.argv[1:])
     except BaseException as problem:
-        status = errors.report(problem)
+        status = _report(problem)
     leave(status)
 
 
@@ -57,6 +58,104 @@ def leave(status: int) -> NoReturn:
     except BrokenPipeError:
         status = status or 141
     except (OSError, ValueError) as problem:
-        errors.report(Error("write standard output", problem))
-        status = status or 1
+        from ..errors import Error
+
+        status = _report(Error("write standard output", problem))
     posix._exit(status & 255)
+
+
+def _report(problem: BaseException) -> int:
+    from .. import errors
+
+    return errors.report(problem)
+
+
+# ---- finding our own modules -----------------------------------------------------------------------------------------
+
+_TAG = sys.implementation.cache_tag + (f".opt-{sys.flags.optimize}" if sys.flags.optimize else "")
+_bootstrap = sys.modules["_frozen_importlib_external"]
+_MAGIC = _bootstrap.MAGIC_NUMBER
+_TIMED, _UNCHECKED = b"\0\0\0\0", b"\1\0\0\0"
+_TOP = __file__.rpartition("/ocimk/")[0]
+
+BARE = frozenset(("cli", "container", "linux", "native", "runtime", "spec", "stages"))
+"""Packages whose __init__ says nothing but what they are for: they are made without reading it."""
+
+
+class Finder:
+    """Finds the modules of ocimk in their byte code with one open, where the interpreter looks around first.
+
+    The byte code must be in step with the source, as PEP 552 says; where it is not, or is missing, the interpreter's
+    own way is taken, which also renews it. With thirty modules this saves more than a millisecond.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """PEP 451: the module's spec, or None to let the next finder look."""
+        if not name.startswith("ocimk."):
+            return None
+        place = f"{_TOP}/{name.replace('.', '/')}"
+        if name[6:] in BARE:
+            return _spec(name, None, f"{place}/__init__.py", place)
+        folder, _, base = place.rpartition("/")
+        if base == "_native":
+            return _extension(name, f"{place}.abi3.so")
+        code = _code(f"{folder}/__pycache__/{base}.{_TAG}.pyc", f"{place}.py")
+        if code is not None:
+            return _spec(name, code, f"{place}.py", "")
+        code = _code(f"{place}/__pycache__/__init__.{_TAG}.pyc", f"{place}/__init__.py")
+        return None if code is None else _spec(name, code, f"{place}/__init__.py", place)
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> None:
+        """PEP 451: an ordinary module."""
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        """PEP 451: run the module's code."""
+        spec = module.__spec__
+        assert spec is not None
+        if spec.loader_state is not None:
+            exec(spec.loader_state, module.__dict__)
+
+
+def _extension(name: str, path: str) -> ModuleSpec:
+    loader = _bootstrap.ExtensionFileLoader(name, path)
+    kind: type[ModuleSpec] = type(sys.__spec__)
+    return kind(name, loader, origin=path)
+
+
+def _spec(name: str, code: object, origin: str, package: str) -> ModuleSpec:
+    kind: type[ModuleSpec] = type(sys.__spec__)
+    spec = kind(name, Finder, origin=origin, loader_state=code, is_package=bool(package))  # type: ignore[arg-type]
+    spec.has_location = True
+    spec.cached = None
+    if spec.submodule_search_locations is not None:
+        spec.submodule_search_locations.append(package)
+    return spec
+
+
+def _code(compiled: str, source: str) -> object:
+    """The code object in *compiled* if it is *source*'s, else None."""
+    try:
+        fd = posix.open(compiled, posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        data = posix.read(fd, posix.fstat(fd).st_size)
+        if data[:4] != _MAGIC:
+            return None
+        if data[4:8] == _TIMED:
+            now = posix.stat(source)
+            stamp = (int(now.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (now.st_size & 0xFFFFFFFF).to_bytes(4, "little")
+            if data[8:16] != stamp:
+                return None
+        elif data[4:8] != _UNCHECKED:
+            return None
+    except OSError:
+        return None
+    finally:
+        posix.close(fd)
+    import marshal
+
+    return marshal.loads(memoryview(data)[16:])
