@@ -13,7 +13,7 @@ from ocimk.linux import bpf_filter, prctl, seccomp
 from ocimk.native._native import NR, syscall
 from ocimk.spec import seccomp_profile as profiles
 from ocimk.spec.seccomp_profile import Profile
-from ocimk.stages.seccomp_compile import compile_profile, load_library, stub
+from ocimk.stages.seccomp_compile import compile_profile, load_library, stub, support
 
 X86_64 = seccomp.AUDIT_ARCH["SCMP_ARCH_X86_64"]
 AARCH64 = seccomp.AUDIT_ARCH["SCMP_ARCH_AARCH64"]
@@ -315,3 +315,12 @@ def test_numbers_are_those_of_the_native_module():
     assert {name: library.number(name) for name in ("openat2", "bpf", "capset")} == {
         name: NR[name] for name in ("openat2", "bpf", "capset")
     }
+
+
+def test_support_is_of_this_host():
+    found = support()
+
+    assert [part.isdigit() for part in found["libseccomp"].split(".")] == [True] * 3
+    assert seccomp.NATIVE[platform.machine()] in found["archs"]
+    assert set(found["archs"]) <= set(seccomp.AUDIT_ARCH)
+    assert found["supportedFlags"] == [name for name, n in seccomp.FLAGS.items() if seccomp.flag_available(n)]

@@ -28,6 +28,17 @@ def load_library() -> Library:
     return Library(found[0]) if found else Library()
 
 
+def support() -> dict[str, Any]:
+    """What `oci features` tells of this host: libseccomp's version, the architectures it compiles for, and the
+    flags that this kernel takes. Raises Error when there is no libseccomp."""
+    library = load_library()
+    return {
+        "libseccomp": library.version_text,
+        "archs": [name for name in seccomp.AUDIT_ARCH if library.arch(name)],
+        "supportedFlags": [name for name, number in seccomp.FLAGS.items() if seccomp.flag_available(number)],
+    }
+
+
 def compile_profile(config: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
     """The filter for one linux.seccomp, and what is worth knowing about it (seccomp.json).
 
