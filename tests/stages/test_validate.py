@@ -200,6 +200,7 @@ def test_a_configuration_that_is_a_directory(bundle, tmp_path):
         (b'{"a": "\xff"}', b"config.json: line 1, column 8: "),
         (b'{"a": NaN}', b"config.json: line 1, column "),
         (b"[" * 100000, b"config.json: "),
+        (b'{"a": null, "b": ' + b"[" * 900 + b"]" * 900 + b"}", b"config.json: nested too deeply"),
     ],
 )
 def test_a_configuration_that_is_not_json(bundle, tmp_path, data, where):

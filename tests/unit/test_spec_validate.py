@@ -251,3 +251,13 @@ def test_the_hot_path_imports_nothing_heavy():
     assert loaded.isdisjoint(
         {"ocimk.spec.seccomp", "ocimk.spec.rare", "ocimk.spec.sysctl", "ocimk.spec.features"}
     )
+
+
+def test_a_deeply_nested_value_is_shown_in_words():
+    value = []
+    for _ in range(5000):
+        value = [value]
+    assert (
+        str(findings({**FULL, "hostname": value})[0])
+        == "hostname: found a deeply nested value, a string is required"
+    )

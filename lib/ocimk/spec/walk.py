@@ -57,7 +57,10 @@ def show(value: object) -> str:
     """The value as one short piece of JSON; "nothing" for null."""
     if value is None:
         return "nothing"
-    out = dumps(value)
+    try:
+        out = dumps(value)
+    except RecursionError:
+        return "a deeply nested value"
     return out if len(out) <= _LONGEST else f"{out[: _LONGEST - 3]}..."
 
 

@@ -132,10 +132,13 @@ def read(bundle: str, config_file: str = "") -> tuple[bytes, Any]:
         hint = "" if config_file else "oci spec writes one to start from"
         raise Error(place, problem, hint if isinstance(problem, FileNotFoundError) else "") from None
     config = jsonio.loads(data, config_file or CONFIG)
-    if b"null" in data and type(config) is dict:
+    if b"null" not in data or type(config) is not dict:
+        return data, config
+    try:
         config = drop_nulls(config)
-        data = jsonio.dumps(config).encode()
-    return data, config
+        return jsonio.dumps(config).encode(), config
+    except RecursionError:
+        raise Error(config_file or CONFIG, "nested too deeply") from None
 
 
 def examine(config: object, bundle: str) -> list[Finding]:
