@@ -1,7 +1,7 @@
 """What state.json says of a container, and what is true of it now.
 
-Recorded is one of creating, created, running, stopped, in this order and never back. True now may be less: a container
-whose first process has ended is stopped whatever is recorded, and one whose cgroup is frozen is paused.
+Recorded is one of creating, created, running, stopped, in this order and never back. True may be another one:
+a container whose first process has ended is stopped whatever is recorded, one whose cgroup is frozen is paused.
 
 Members of state.json besides the specification's: rootfs, created (RFC 3339), owner (uid), and under "ocimk":
 
@@ -21,6 +21,7 @@ import posix
 import time
 
 from ..errors import Error, rfc3339
+from ..linux import path as paths
 from ..linux import process
 from .folder import Folder
 
@@ -43,14 +44,14 @@ _NEXT = {
 _boot: list[str] = []
 
 
-# ---- what is true now ---------------------------------------------------------------------------------------------
+# ---- what is true now --------------------------------------------------------------------------------------
 
 
 def status(folder: Folder) -> str:
     """The container's status now: creating, created, running, paused or stopped.
 
-    Reads state.json (once a Folder), /proc/PID/stat and the freezer's file. Raises FileNotFoundError when the folder
-    has no state.json, Error when that is broken or foreign.
+    Reads state.json (once a Folder), /proc/PID/stat and the freezer's file. Raises FileNotFoundError when the
+    folder has no state.json, Error when that is broken or foreign.
     """
     state = folder.state
     own = state["ocimk"]
@@ -108,8 +109,10 @@ def this_boot(state: dict[str, Any]) -> bool:
 
 
 def being_made(folder: Folder) -> bool:
-    """Whether somebody is at work on the creation: its creator lives, or somebody has the folder locked."""
-    return (process.alive(*creator(folder.state)) and this_boot(folder.state)) or folder.locked()
+    """Whether somebody is at work on the creation: its creator lives, or another has the folder locked."""
+    if process.alive(*creator(folder.state)) and this_boot(folder.state):
+        return True
+    return folder._lock < 0 and folder.locked()
 
 
 def frozen(path: str) -> bool:
@@ -129,10 +132,12 @@ def frozen(path: str) -> bool:
         return False
     finally:
         posix.close(fd)
-    return b"frozen 1" in told if path.endswith("/cgroup.events") else told.strip() in (b"1", b"FROZEN", b"FREEZING")
+    if path.endswith("/cgroup.events"):
+        return b"frozen 1" in told
+    return told.strip() in (b"1", b"FROZEN", b"FREEZING")
 
 
-# ---- transitions --------------------------------------------------------------------------------------------------
+# ---- transitions -------------------------------------------------------------------------------------------
 
 
 def advance(folder: Folder, to: str, own: dict[str, Any] | None = None, **changes: Any) -> None:
@@ -156,35 +161,35 @@ def advance(folder: Folder, to: str, own: dict[str, Any] | None = None, **change
 
 
 def announce(folder: Folder) -> None:
-    """Write state.json anew as it is: those who watch look again. Pausing and resuming call it, for a version 1 freezer
-    tells nobody that its state has changed."""
+    """Write state.json anew as it is, so that those who watch look again. Pausing and resuming call it: a freezer
+    of cgroup v1 tells nobody that its state has changed."""
     folder.forget()
     folder.commit(status=folder.state["status"])
 
 
-# ---- where containers are -----------------------------------------------------------------------------------------
+# ---- where containers are ----------------------------------------------------------------------------------
 
 
 def default_root() -> str:
-    """The folder of containers when none is named: /run/oci, or $XDG_RUNTIME_DIR/oci for who is not really root.
+    """Where containers are when no root is named: /run/oci, or $XDG_RUNTIME_DIR/oci for who is not really root.
 
-    Really root is runc's rule: uid 0, and not a user who became 0 in a user namespace of their own ($USER tells).
+    The dispatcher's rule (ocimk.cli.rootless), which is runc's: root of a user namespace counts as not root
+    unless $USER says that it means it. Nothing is made.
     """
     runtime = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
-    if runtime and (posix.geteuid() != 0 or _mapped_user()):
-        return f"{runtime}/oci"
-    return "/run/oci"
+    if not runtime or (posix.geteuid() == 0 and (posix.environ.get(b"USER") == b"root" or _whole_machine())):
+        return "/run/oci"
+    return paths.absolute(f"{runtime}/oci")
 
 
-def _mapped_user() -> bool:
-    if posix.environ.get(b"USER", b"root") == b"root":
-        return False
+def _whole_machine() -> bool:
+    """Whether we are in the first user namespace, whose map is the one that maps everything."""
     try:
         fd = posix.open("/proc/self/uid_map", posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError:
-        return False
+        return True
     try:
-        return posix.read(fd, 4096).split() != [b"0", b"0", b"4294967295"]
+        return posix.read(fd, 4096).split() == [b"0", b"0", b"4294967295"]
     finally:
         posix.close(fd)
 

@@ -1,7 +1,8 @@
-"""Every transition of containers as it happens: inotify on the folders, pidfds for the end of processes, no polling.
+"""Every transition of containers as it happens: inotify on folders, pidfds for processes' ends, no polling.
 
-A watch is always set before what it guards is read, so that a change is either read or told. What follows quickly is
-not lost either: state.json keeps the moment of each transition, and all that we have not told yet are told in order.
+A watch is always set before what it guards is read, so that a change is either read or told. What follows
+quickly is not lost either: state.json keeps the moment of each transition, and all that we have not told yet
+are told in order.
 
 Only long-running commands import this: inotify_simple costs more than the whole work of a short one.
 """
@@ -9,7 +10,6 @@ Only long-running commands import this: inotify_simple costs more than the whole
 from __future__ import annotations
 
 import errno
-import fcntl
 import posix
 import select
 import time
@@ -21,13 +21,14 @@ from ..linux.pidfd_info import how_it_ended
 from . import names
 from . import state as states
 from .folder import Folder
+from .watched import Container, record_end
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Any
 
     Event = dict[str, Any]
+    How = dict[str, int]
 
 # inotify(7)
 _MODIFY, _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x2, 0x8, 0x40, 0x80, 0x100, 0x200
@@ -43,42 +44,10 @@ _ABOVE_ROOT = _APPEARS | _DELETE_SELF | _MOVE_SELF | _ONLYDIR
 _ON_FOLDER = _MOVED_TO | _CLOSE_WRITE | _ONLYDIR
 
 _RETRIES = 6
-"""How often a lock is looked at again after its file was closed: inotify tells of the close just before the kernel
-gives the lock back. 5 ms at first, twice as long each time; who holds the lock then is somebody else."""
+"""How often a lock is looked at again after its file was closed: inotify tells of the close just before the
+kernel gives the lock back. 5 ms at first, twice as long each time; who holds it then is somebody else."""
 
 _STOPPED = states.ORDER.index("stopped")
-
-
-class Container:
-    """What the watcher knows of one container's folder."""
-
-    __slots__ = (
-        *("again", "broken", "freezer", "guess", "held", "name", "paused", "pid", "pidfd", "reached"),
-        *("recorded", "retries", "role", "started", "wd"),
-    )
-
-    def __init__(self, name: str, wd: int) -> None:
-        self.name = name
-        self.wd = wd
-        self.freezer = -1
-        """The watch on its cgroup.events, -1 for none."""
-        self.reached = -1
-        """The last transition told, as an index of states.ORDER."""
-        self.recorded = ""
-        self.paused = False
-        self.pid = 0
-        self.started = 0
-        self.role = ""
-        """Which process is followed, by pid, start time and pidfd: the creator or the init."""
-        self.pidfd = -1
-        self.held: dict[str, int] | None = None
-        """How the process ended, while somebody has the folder locked who may still record what came before."""
-        self.guess = False
-        """Whether stopped was told because the creator has gone; should the creation go on all the same, so do we."""
-        self.retries = 0
-        self.again = 0.0
-        """When to look at the lock again (monotonic, seconds), so many more times."""
-        self.broken = ""
 
 
 class Watcher:
@@ -88,7 +57,7 @@ class Watcher:
     wanted      names of containers; none: all
     from_start  tell first what containers that are there have gone through already
 
-    Everything that happens after the constructor has returned is told. Raises Error when a limit of the system is hit.
+    All that happens after the constructor has returned is told. Raises Error when a system's limit is hit.
     """
 
     def __init__(self, root: str, wanted: list[str] | None = None, from_start: bool = False) -> None:
@@ -123,7 +92,7 @@ class Watcher:
     def __enter__(self) -> Watcher:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -160,7 +129,7 @@ class Watcher:
         told, self._told = self._told, []
         return told
 
-    # ---- what woke us ---------------------------------------------------------------------------------------------
+    # ---- what woke us --------------------------------------------------------------------------------------
 
     def _listen(self, fd: int) -> bool:
         try:
@@ -240,7 +209,7 @@ class Watcher:
             self._update(name)
         self._look_for_root()
 
-    # ---- the root -------------------------------------------------------------------------------------------------
+    # ---- the root ------------------------------------------------------------------------------------------
 
     def _look_for_root(self) -> None:
         if self._above[0] >= 0:
@@ -282,10 +251,10 @@ class Watcher:
     def _is_wanted(self, name: str) -> bool:
         return name in self.wanted if self.wanted else not name.startswith(".")
 
-    # ---- one container --------------------------------------------------------------------------------------------
+    # ---- one container -------------------------------------------------------------------------------------
 
     def _update(self, name: str) -> None:
-        """Tell all that has happened to the container and is not told yet, also that it is gone or another one."""
+        """Tell all that has happened to it and is not told yet, also that it is gone or another one."""
         path = f"{self.root}/{name}"
         while True:
             wd = self._watch(path, _ON_FOLDER)
@@ -339,7 +308,8 @@ class Watcher:
         for index in range(container.reached + 1, target + 1):
             status = states.ORDER[index]
             if index == _STOPPED:
-                self._stopped(container, own.get("exit") or self._how(container) or {}, pid, times.get(status, ""))
+                how = own.get("exit") or self._how(container) or {}
+                self._stopped(container, how, pid, times.get(status, ""))
             elif status in times or index == target:
                 self._tell(container.name, status, pid if status != "creating" else 0, times.get(status, ""))
             container.reached = index
@@ -362,7 +332,7 @@ class Watcher:
         self._unfollow(container)
         self._update(container.name)
 
-    def _how(self, container: Container) -> dict[str, int] | None:
+    def _how(self, container: Container) -> How | None:
         """How the init ended; None while it lives and when nothing is known of it."""
         if container.held is not None or container.pidfd < 0 or container.role != "init":
             return container.held
@@ -371,7 +341,7 @@ class Watcher:
         return how_it_ended(container.pidfd, container.pid, container.started)
 
     def _settle(self, container: Container, folder: Folder) -> None:
-        """Tell the end, unless somebody is at work who may have to record a transition that came before it."""
+        """Tell the end, unless somebody is at work who may yet record a transition that came before it."""
         if container.held is None:
             return
         if container.role == "creator" and states.init_lives(folder.state):
@@ -397,7 +367,7 @@ class Watcher:
         return fd >= 0
 
     def _tell_frozen(self, container: Container, state: dict[str, Any]) -> None:
-        """Tell when it is paused or goes on; cgroup v2 wakes us, for v1 whoever pauses writes state.json anew."""
+        """Tell when it is paused or goes on: cgroup v2 wakes us, on v1 who pauses writes state.json anew."""
         freezer = state["ocimk"].get("freezer", "")
         if not freezer:
             return
@@ -421,18 +391,18 @@ class Watcher:
         del self._by_wd[container.wd], self._by_name[container.name]
         self._tell(container.name, "deleted", pid)
 
-    # ---- telling --------------------------------------------------------------------------------------------------
+    # ---- telling -------------------------------------------------------------------------------------------
 
-    def _tell(self, name: str, status: str, pid: int, moment: str = "", how: dict[str, int] | None = None) -> None:
+    def _tell(self, name: str, status: str, pid: int, moment: str = "", how: How | None = None) -> None:
         moment = moment or rfc3339(time.time_ns())
         self._told.append({"id": name, "status": status, "pid": pid, "time": moment, **(how or {})})
 
-    def _stopped(self, container: Container, how: dict[str, int], pid: int, moment: str = "") -> None:
+    def _stopped(self, container: Container, how: How, pid: int, moment: str = "") -> None:
         self._tell(container.name, "stopped", pid, moment, how)
         container.reached = _STOPPED
         self._forget(container)
 
-    # ---- watches --------------------------------------------------------------------------------------------------
+    # ---- watches -------------------------------------------------------------------------------------------
 
     def _forget(self, container: Container) -> None:
         """Stop waiting for its process and its freezer."""
@@ -470,43 +440,6 @@ class Watcher:
             self._inotify.rm_watch(wd)
         except OSError:
             pass  # it went with its directory
-
-
-def record_end(path: str, pid: int, started: int, how: dict[str, int]) -> bool:
-    """Record in the folder's state how its first process (pid and start time) ended; whether that was done.
-
-    Not when somebody has the folder locked (they know better), when another process is recorded by now, or when the
-    folder is not ours to write to.
-    """
-    lock = _try_lock(path)
-    if lock < 0:
-        return False
-    folder = Folder(path)
-    try:
-        if states.init(folder.state) != (pid, started) or folder.state["status"] not in ("created", "running"):
-            return False
-        states.advance(folder, "stopped", {"exit": how})
-    except (Error, OSError):
-        return False
-    finally:
-        posix.close(lock)
-    return True
-
-
-def _try_lock(path: str) -> int:
-    """The folder's lock if nobody has it, else -1. Never makes the file: the folder may be about to be removed."""
-    try:
-        fd = posix.open(f"{path}/{names.LOCK}", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW)
-    except OSError:
-        return -1
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if posix.fstat(fd).st_nlink:
-            return fd
-    except OSError:
-        pass
-    posix.close(fd)
-    return -1
 
 
 def _pidfd(pid: int, started: int) -> int:
