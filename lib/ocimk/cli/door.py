@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def dispatcher() -> NoReturn:
     """The whole life of an ``oci`` process."""
-    sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]  # the protocol asks for less than typeshed
+    sys.meta_path.insert(0, Finder)
     stand_on_three()
     try:
         from . import fast
@@ -27,7 +27,7 @@ def dispatcher() -> NoReturn:
 
 def stage(name: str) -> NoReturn:
     """The whole life of an ``oci-STAGE`` process that is executed by itself (ocimk-stage(7))."""
-    sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]  # as above
+    sys.meta_path.insert(0, Finder)
     stand_on_three()
     try:
         from ..stages import contract
@@ -147,8 +147,7 @@ def _code(compiled: str, source: str) -> object:
             return None
         if data[4:8] == _TIMED:
             now = posix.stat(source)
-            stamp = (int(now.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (now.st_size & 0xFFFFFFFF).to_bytes(4, "little")
-            if data[8:16] != stamp:
+            if data[8:16] != _word(int(now.st_mtime)) + _word(now.st_size):
                 return None
         elif data[4:8] != _UNCHECKED:
             return None
@@ -159,3 +158,7 @@ def _code(compiled: str, source: str) -> object:
     import marshal
 
     return marshal.loads(memoryview(data)[16:])
+
+
+def _word(number: int) -> bytes:
+    return (number & 0xFFFFFFFF).to_bytes(4, "little")

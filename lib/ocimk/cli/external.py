@@ -11,7 +11,7 @@ from .invocation import Invocation
 
 
 def become(invocation: Invocation) -> int:
-    """Become ``oci-NAME ARGS...``; it finds the folders in $OCI_ROOT and $OCI_EXEC_PATH. Returns 126 when it cannot run.
+    """Become ``oci-NAME ARGS...``, told of the folders by $OCI_ROOT and $OCI_EXEC_PATH; 126 when it cannot run.
 
     Raises Error, with the nearest name, when there is none.
     """

@@ -154,6 +154,8 @@ def understand(words: list[str]) -> Invocation:
     if not rest:
         raise Asked("help")
     name = rest[0]
+    if name == "help":
+        raise Asked(f"help {rest[1]}" if len(rest) > 1 else "help")
     if name not in table.COMMANDS:
         return Invocation(name, {}, rest[1:], root_folder(settings), settings)
     options: Values = {}

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Invocation:
-    """A command line taken apart. Only what was given is in ``options`` and ``globals``, by long name without dashes."""
+    """A command line taken apart. ``options`` and ``globals`` hold only what was given, by long name without dashes."""
 
     __slots__ = ("args", "command", "globals", "options", "root", "search")
 

@@ -30,7 +30,7 @@ CHOICE = "choice"
 """One of the words in METAVAR."""
 
 GLOBALS: tuple[Option, ...] = (
-    ("root", "", TEXT, "DIR", "where the containers' folders are (default: /run/oci, or $XDG_RUNTIME_DIR/oci without root)"),
+    ("root", "", TEXT, "DIR", "where the containers are (default: /run/oci; without root $XDG_RUNTIME_DIR/oci)"),
     ("log", "", TEXT, "FILE", "write the log to this file too"),
     ("log-format", "", TEXT, "text|json", "how lines of the log are written (default: text)"),
     ("debug", "", FLAG, "", "log what is done, and where a failure comes from"),
@@ -121,3 +121,8 @@ def rows(command: str) -> tuple[Option, ...]:
 def dashed(name: str) -> str:
     """An option's name as it is typed."""
     return f"-{name}" if len(name) == 1 else f"--{name}"
+
+
+def sentence(summary: str) -> str:
+    """A summary as it stands alone: only its first letter changes."""
+    return f"{summary[:1].upper()}{summary[1:]}."
