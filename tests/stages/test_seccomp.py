@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import platform
+import posix
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,18 @@ def folder(tmp_path):
 def with_profile(folder, profile):
     folder.config = {"linux": {"seccomp": profile}}
     return folder
+
+
+def child(work):
+    """Fork; the child's exit status is what *work* returns, 99 when it raises. Never returns in the child."""
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            status = work()
+        finally:
+            os._exit(status)
+    return pid
 
 
 def installed(folder, calls):
@@ -122,9 +135,7 @@ DOCKERLIKE = {
 # ---- apply ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "config", [{}, {"linux": {}}, {"linux": {"seccomp": None}}, {"linux": {"seccomp": {}}}]
-)
+@pytest.mark.parametrize("config", [{}, {"linux": {}}, {"linux": {"seccomp": None}}, {"linux": {"seccomp": {}}}])
 def test_nothing_is_written_without_a_profile(folder, config):
     folder.config = config
     seccomp.apply(folder, {}, [])
@@ -177,6 +188,13 @@ def test_podmans_profile_allows_and_denies(folder):
     assert installed(folder, calls) == [0, errno.EPERM, errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.EINVAL]
 
 
+def ask_for_parent(program, flags):
+    """Under the filter, the call that it is about."""
+    prctl.prctl(prctl.SET_NO_NEW_PRIVS, 1)
+    kernel.install(program, flags)
+    return 0 if os.getppid() else 1
+
+
 def test_actions_that_end_the_process(folder):
     expected = {
         "SCMP_ACT_KILL_PROCESS": 31,
@@ -188,12 +206,7 @@ def test_actions_that_end_the_process(folder):
         rule = {"names": ["getppid"], "action": action}
         seccomp.apply(with_profile(folder, {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}), {}, [])
         program, flags = seccomp.load_info(folder)
-        pid = os.fork()
-        if pid == 0:
-            prctl.prctl(prctl.SET_NO_NEW_PRIVS, 1)
-            kernel.install(program, flags)
-            os.getppid()
-            os._exit(0)
+        pid = child(lambda program=program, flags=flags: ask_for_parent(program, flags))
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal, action
 
 
@@ -210,16 +223,19 @@ def test_agent_answers_what_the_filter_hands_to_it(folder):
     seccomp.apply(with_profile(folder, profile), {}, [])
     program, flags = seccomp.load_info(folder)
     reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def work():
         prctl.prctl(prctl.SET_NO_NEW_PRIVS, 1)
         os.write(writer, bytes([kernel.install(program, flags)]))
-        os._exit(0 if os.getppid() == 4711 else 1)
+        return 0 if os.getppid() == 4711 else 1
+
+    pid = child(work)
+    os.close(writer)
     number = os.read(reader, 1)[0]
     pidfd = os.pidfd_open(pid)
     listener = syscall(NR["pidfd_getfd"], pidfd, number, 0)
     answer(listener, 4711)
-    for fd in (reader, writer, pidfd, listener):
+    for fd in (reader, pidfd, listener):
         os.close(fd)
 
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -276,9 +292,7 @@ def is_hit(folder, monkeypatch):
 
     compiled = []
     real = seccomp_compile.compile_profile
-    monkeypatch.setattr(
-        seccomp_compile, "compile_profile", lambda config: compiled.append(config) or real(config)
-    )
+    monkeypatch.setattr(seccomp_compile, "compile_profile", lambda config: compiled.append(config) or real(config))
     seccomp.apply(folder, {}, [])
     monkeypatch.undo()
     return not compiled
@@ -305,6 +319,13 @@ def test_other_profile_is_another_filter(folder, monkeypatch):
 
 def test_key_depends_on_library_and_kernel(monkeypatch):
     first = seccomp.key(DOCKERLIKE)
+    system = os.uname()
+    for at in (2, 4):  # release, machine
+        changed = os.uname_result([*system[:at], "other", *system[at + 1 :]])
+        monkeypatch.setattr(posix, "uname", lambda changed=changed: changed)
+        assert seccomp.key(DOCKERLIKE) != first
+    monkeypatch.undo()
+    assert seccomp.key(DOCKERLIKE) == first
     monkeypatch.setattr(seccomp, "library_file", lambda: ("/usr/lib/libseccomp.so.2", 1, 2))
     assert seccomp.key(DOCKERLIKE) != first
     monkeypatch.setattr(seccomp, "library_file", lambda: None)
@@ -491,9 +512,7 @@ def test_explain_refuses_what_it_cannot_answer(folder):
 
 def test_explain_tells_of_a_rule_that_never_applies(folder):
     rules = [{"names": ["getppid"], "action": "SCMP_ACT_LOG"}, DENY]
-    lines = seccomp.explain(
-        with_profile(folder, {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}), {}, []
-    )
+    lines = seccomp.explain(with_profile(folder, {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}), {}, [])
 
     assert "linux.seccomp.syscalls[1]: getppid: never applies" in lines[-1]
 

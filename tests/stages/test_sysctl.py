@@ -247,10 +247,14 @@ def test_other_sysctl_mounted_over_one_is_not_written():
 
 
 @root
-def test_read_only_proc_sys_is_got_round():
+@pytest.mark.parametrize("place", [b"/proc/sys", b"/proc"])
+def test_read_only_proc_is_got_round(place):
+    """As in a privileged container: /proc/sys is a read-only mount of its own, or the whole procfs is read-only."""
+
     def work():
-        mount(b"/proc/sys", b"/proc/sys", None, MS_BIND)
-        mount(None, b"/proc/sys", None, MS_BIND | MS_REMOUNT | MS_RDONLY)
+        if place != b"/proc":
+            mount(place, place, None, MS_BIND)
+        mount(None, place, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
         applied(linux={"sysctl": {"net.ipv4.ip_forward": "1"}})
         return value_of("net/ipv4/ip_forward")
 
@@ -276,10 +280,7 @@ def test_setting_of_the_host_is_refused_in_a_user_namespace():
 def test_hostname_of_the_host_is_refused_in_a_user_namespace():
     answer = apart(lambda: applied(hostname="x"), CLONE_NEWUSER)
 
-    assert (
-        answer["problem"]
-        == "hostname: set to 'x': operation not permitted (needs a UTS namespace of its own)"
-    )
+    assert answer["problem"] == "hostname: set to 'x': operation not permitted (needs a UTS namespace of its own)"
 
 
 # ---- explain and check ------------------------------------------------------------------------------------
@@ -308,9 +309,7 @@ def test_explained_commands_do_the_same():
 
 @pytest.mark.parametrize("text", ["", "a b", "it's", "$(id)", "a;b", "ü", "-n", "a\nb"])
 def test_quoting_keeps_words_whole(text):
-    shown = subprocess.run(
-        ["sh", "-c", f"printf %s {sysctl.quote(text)}x"], capture_output=True, check=True
-    ).stdout
+    shown = subprocess.run(["sh", "-c", f"printf %s {sysctl.quote(text)}x"], capture_output=True, check=True).stdout
 
     assert shown.decode() == text + "x"
 
@@ -320,9 +319,7 @@ def test_check_names_what_this_kernel_lacks():
     problems = sysctl.check(folder(linux={"sysctl": wanted}))
 
     assert len(problems) == 1
-    assert problems[0].startswith(
-        'linux.sysctl["net.ipv4.no_such_thing"]: no /proc/sys/net/ipv4/no_such_thing'
-    )
+    assert problems[0].startswith('linux.sysctl["net.ipv4.no_such_thing"]: no /proc/sys/net/ipv4/no_such_thing')
 
 
 def test_check_tells_of_wrong_keys():

@@ -80,12 +80,7 @@ def test_names_agree_with_the_headers_on_this_host():
     with open("/usr/include/linux/capability.h") as stream:
         for line in stream:
             words = line.split()
-            if (
-                len(words) == 3
-                and words[0] == "#define"
-                and words[1].startswith("CAP_")
-                and words[2].isdigit()
-            ):
+            if len(words) == 3 and words[0] == "#define" and words[1].startswith("CAP_") and words[2].isdigit():
                 found[words[1]] = int(words[2])
 
     assert {name: n for name, n in found.items() if name in capability.NUMBERS} == capability.NUMBERS
@@ -156,9 +151,7 @@ def test_capability_of_a_newer_kernel_is_left_out():
 def test_what_we_do_not_have_is_left_out():
     lacking = ALL & ~(1 << 24)
     names = ["CAP_SYS_RESOURCE", "CAP_KILL"]
-    plan, told = planned(
-        {"bounding": names, "permitted": names, "effective": names}, own_of(lacking, lacking)
-    )
+    plan, told = planned({"bounding": names, "permitted": names, "effective": names}, own_of(lacking, lacking))
 
     assert plan.bounding == plan.permitted == plan.effective == numbers("CAP_KILL")
     assert len(told) == 3
@@ -302,8 +295,6 @@ def test_child_subreaper_and_parent_death_signal():
     assert in_child(work) == [1, 9]
 
 
-@pytest.mark.skipif(
-    platform.machine() == "mips", reason="the order of bytes is that of little endian machines"
-)
+@pytest.mark.skipif(platform.machine() == "mips", reason="the order of bytes is that of little endian machines")
 def test_calls_fill_up_with_zeros():
     assert prctl.call("x", 38, 1) == ("x", prctl.call("", 0)[1], (38, 1, 0, 0, 0))

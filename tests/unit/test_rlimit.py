@@ -18,24 +18,39 @@ def test_numbers_are_those_of_the_interpreter():
     assert len(known) >= 14 and len(rlimit.NUMBERS) == 16
 
 
-def test_limits_are_set_in_a_child():
-    calls = rlimit.calls([("RLIMIT_NOFILE", 100, 200), ("RLIMIT_CORE", 0, rlimit.INFINITY)])
+def child(work):
+    """Fork; the child's exit status is what *work* returns, 99 when it raises. Never returns in the child."""
     pid = os.fork()
     if pid == 0:
+        status = 99
+        try:
+            status = work()
+        finally:
+            os._exit(status)
+    return pid
+
+
+def test_limits_are_set_in_a_child():
+    calls = rlimit.calls([("RLIMIT_NOFILE", 100, 200), ("RLIMIT_CORE", 0, rlimit.INFINITY)])
+
+    def work():
         for _, nr, args in calls:
             syscall(nr, *args)
         good = rlimit.get("RLIMIT_NOFILE") == (100, 200) and rlimit.get("RLIMIT_CORE") == (0, rlimit.INFINITY)
-        os._exit(0 if good else 1)
+        return 0 if good else 1
+
+    pid = child(work)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_limits_of_another_process():
     reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def work():
         os.close(writer)
-        os.read(reader, 1)
-        os._exit(0)
+        return len(os.read(reader, 1))
+
+    pid = child(work)
     for _, nr, args in rlimit.calls([("RLIMIT_NOFILE", 64, 64)], pid):
         syscall(nr, *args)
     assert rlimit.get("RLIMIT_NOFILE", pid) == (64, 64)

@@ -170,6 +170,13 @@ def test_memory_policy_is_what_was_asked(made, expected):
     assert after(sched.memory_policy(*made), policy) == expected
 
 
+def test_kernel_is_told_of_one_bit_more_than_the_mask_has():
+    """It reads one less than maxnode says: without, the highest node of a full mask would be lost."""
+    ((_, _, (_, data, most)),) = sched.memory_policy("MPOL_BIND", "0-63")
+
+    assert most == len(data) * 8 + 1
+
+
 @pytest.mark.parametrize(
     ("made", "words"),
     [

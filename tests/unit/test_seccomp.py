@@ -22,6 +22,18 @@ ERRNO = seccomp.ACTIONS["SCMP_ACT_ERRNO"]
 GETPPID = {"x86_64": 110, "aarch64": 173}.get(platform.machine(), -1)
 
 
+def child(work):
+    """Fork; the child's exit status is what *work* returns, 99 when it raises. Never returns in the child."""
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            status = work()
+        finally:
+            os._exit(status)
+    return pid
+
+
 def under_filter(program, flags, calls):
     """The errno (0: none) of each (nr, args...) in a child that has put the filter on itself."""
     reader, writer = os.pipe()
@@ -212,9 +224,7 @@ def test_wrong_profiles_are_refused_by_name(config, property_name):
 
 def test_null_is_as_absent():
     rule = {**RULE, "errnoRet": None, "args": None}
-    profile = Profile(
-        {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule], "architectures": None, "flags": None}
-    )
+    profile = Profile({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule], "architectures": None, "flags": None})
 
     assert profile.rules[0].action == ERRNO | errno.EPERM
     assert profile.flags is None
@@ -247,11 +257,12 @@ def test_flags_beside_a_listener_make_the_kernel_give_one():
     flags = ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
     program, info = compile_profile({**allowing(rule), "listenerPath": "/agent", "flags": flags})
 
-    pid = os.fork()
-    if pid == 0:
+    def work():
         prctl.prctl(prctl.SET_NO_NEW_PRIVS, 1)
         fd = seccomp.install(program, sum(info["flags"]))
-        os._exit(0 if "seccomp" in os.readlink(f"/proc/self/fd/{fd}") else 1)
+        return 0 if "seccomp" in os.readlink(f"/proc/self/fd/{fd}") else 1
+
+    pid = child(work)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert info["notify"]
 
@@ -281,6 +292,13 @@ def test_stub_is_for_profiles_that_deny(profile, stubbed):
     rules = [{"names": ["read", "openat2"], "action": "SCMP_ACT_TRAP"}]
 
     assert bool(stub(load_library(), Profile({**profile, "syscalls": rules}))) == stubbed
+
+
+def test_rule_that_says_what_holds_anyway_is_no_error():
+    """libseccomp refuses a rule whose action is the default; profiles have such rules, for people to read."""
+    program, _ = compile_profile(allowing({"names": ["getuid"], "action": "SCMP_ACT_ALLOW"}, RULE))
+
+    assert under_filter(program, 0, [(GETPPID,)]) == [errno.EPERM]
 
 
 def test_contradiction_is_an_error_that_names_the_rule():

@@ -196,9 +196,7 @@ def capset(effective: Iterable[int], permitted: Iterable[int], inheritable: Iter
     return [("set capabilities", NR["capset"], (header, data))]
 
 
-def capset_data(
-    effective: Iterable[int], permitted: Iterable[int], inheritable: Iterable[int]
-) -> tuple[bytes, bytes]:
+def capset_data(effective: Iterable[int], permitted: Iterable[int], inheritable: Iterable[int]) -> tuple[bytes, bytes]:
     """struct __user_cap_header_struct (version 3, the caller) and two struct __user_cap_data_struct."""
     masks = (bits(effective), bits(permitted), bits(inheritable))
     words = [mask & 0xFFFFFFFF for mask in masks] + [mask >> 32 for mask in masks]
@@ -209,7 +207,5 @@ def ambient(numbers: Iterable[int]) -> list[Call]:
     """Empty the ambient set and raise these; each must be permitted and inheritable by then."""
     calls = [prctl.call("clear the ambient set", prctl.CAP_AMBIENT, prctl.AMBIENT_CLEAR_ALL)]
     for number in sorted(numbers):
-        calls.append(
-            prctl.call(f"raise ambient {name(number)}", prctl.CAP_AMBIENT, prctl.AMBIENT_RAISE, number)
-        )
+        calls.append(prctl.call(f"raise ambient {name(number)}", prctl.CAP_AMBIENT, prctl.AMBIENT_RAISE, number))
     return calls

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 SONAME = "libseccomp.so.2"
 
 # enum scmp_filter_attr
-ATTRIBUTE_NNP = 3
 ATTRIBUTE_OPTIMIZE = 8
 
 _UNKNOWN = -1  # __NR_SCMP_ERROR
@@ -37,9 +36,7 @@ class Library:
         try:
             self.handle: Any = ctypes.CDLL(path)
         except OSError as problem:
-            raise Error(
-                "linux.seccomp: load libseccomp", problem, "install libseccomp 2.5 or newer"
-            ) from None
+            raise Error("linux.seccomp: load libseccomp", problem, "install libseccomp 2.5 or newer") from None
         self._declare()
         self.version: tuple[int, ...] = self._version()
         if self.version < (2, 5):
@@ -108,8 +105,6 @@ class Filter:
         self._context = self._lib.seccomp_init(default_action)
         if not self._context:
             raise OSError(errno.EINVAL, posix.strerror(errno.EINVAL))
-        # no_new_privs is the process's own property, set where the process is made ready.
-        self._set(ATTRIBUTE_NNP, 0)
 
     def __enter__(self) -> Filter:
         return self
@@ -141,9 +136,7 @@ class Filter:
 
         # struct scmp_arg_cmp {unsigned arg; enum scmp_compare op; uint64_t datum_a, datum_b;}
         packed = b"".join(_struct.pack("=IIQQ", *condition) for condition in conditions)
-        _raise(
-            self._lib.seccomp_rule_add_array(self._context, action, number, len(conditions), packed or None)
-        )
+        _raise(self._lib.seccomp_rule_add_array(self._context, action, number, len(conditions), packed or None))
 
     def export(self) -> bytes:
         """The program, through a file without a name."""

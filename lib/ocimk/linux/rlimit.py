@@ -60,18 +60,14 @@ def calls(limits: Iterable[tuple[str, int, int]], pid: int = 0) -> list[Call]:
         if name not in NUMBERS:
             raise Error(f"{where}.type", f"{name!r} is not a resource limit", " ".join(sorted(NUMBERS)))
         if name in seen:
-            raise Error(
-                f"{where}.type", f"{name} is already set by rlimits[{seen[name]}]", "name each limit once"
-            )
+            raise Error(f"{where}.type", f"{name} is already set by rlimits[{seen[name]}]", "name each limit once")
         for key, value in (("soft", soft), ("hard", hard)):
             if not 0 <= value <= INFINITY:
                 raise Error(f"{where}.{key}", f"{value} is not between 0 and 2^64-1")
         if soft > hard:
             raise Error(f"{where} {name}", f"the soft limit {soft} is above the hard limit {hard}")
         seen[name] = i
-        made.append(
-            (f"{where} {name}={soft}:{hard}", NR["prlimit64"], (pid, NUMBERS[name], pack(soft, hard), 0))
-        )
+        made.append((f"{where} {name}={soft}:{hard}", NR["prlimit64"], (pid, NUMBERS[name], pack(soft, hard), 0)))
     return made
 
 

@@ -167,9 +167,7 @@ def affinity(cpus: str, where: str, pid: int = 0) -> list[Call]:
 # ---- memory and personality --------------------------------------------------------------------------------
 
 
-def memory_policy(
-    mode: str, nodes: str, flags: Sequence[str] = (), where: str = "memoryPolicy"
-) -> list[Call]:
+def memory_policy(mode: str, nodes: str, flags: Sequence[str] = (), where: str = "memoryPolicy") -> list[Call]:
     """set_mempolicy(2) for the caller. Raises Error, naming the property, for what cannot be."""
     _one_of(mode, MEMORY_MODES, f"{where}.mode")
     number = MEMORY_MODES[mode] | _sum_of(flags, MEMORY_FLAGS, f"{where}.flags")

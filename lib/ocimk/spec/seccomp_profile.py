@@ -29,9 +29,7 @@ class Rule:
 
     __slots__ = ("action", "action_name", "alternatives", "names", "where")
 
-    def __init__(
-        self, where: str, names: list[str], action_name: str, action: int, conditions: list[Condition]
-    ):
+    def __init__(self, where: str, names: list[str], action_name: str, action: int, conditions: list[Condition]):
         self.where = where
         self.names = names
         self.action_name = action_name
@@ -64,8 +62,7 @@ class Profile:
         self.architectures = _known(seccomp, "architectures", AUDIT_ARCH)
         self.flags = _flags(seccomp)
         self.rules = [
-            _rule(entry, f"{WHERE}.syscalls[{i}]")
-            for i, entry in enumerate(_list(seccomp, "syscalls", WHERE))
+            _rule(entry, f"{WHERE}.syscalls[{i}]") for i, entry in enumerate(_list(seccomp, "syscalls", WHERE))
         ]
         self.listener_path = _text(seccomp, "listenerPath")
         self.listener_metadata = _text(seccomp, "listenerMetadata")
@@ -77,9 +74,7 @@ class Profile:
         if not self.notifies:
             return
         if not self.listener_path:
-            raise Error(
-                f"{WHERE}.listenerPath", "SCMP_ACT_NOTIFY needs it: without an agent the container would hang"
-            )
+            raise Error(f"{WHERE}.listenerPath", "SCMP_ACT_NOTIFY needs it: without an agent the container would hang")
         for rule in self.rules:
             if rule.action_name == "SCMP_ACT_NOTIFY" and "write" in rule.names:
                 hint = "the container's first process writes before an agent listens"
@@ -141,16 +136,12 @@ def _action(holder: dict[str, Any], name_key: str, errno_key: str, where: str) -
     name = holder.get(name_key)
     if not isinstance(name, str) or name not in ACTIONS:
         known = " ".join(ACTIONS)
-        raise Error(
-            f"{where}.{name_key}", f"{name!r} is not an action" if name else "an action is required", known
-        )
+        raise Error(f"{where}.{name_key}", f"{name!r} is not an action" if name else "an action is required", known)
     highest = _CARRIES.get(name)
     number = holder.get(errno_key)
     if highest is None:
         if number is not None:
-            raise Error(
-                f"{where}.{errno_key}", f"{name} carries no errno", "leave it out, or use SCMP_ACT_ERRNO"
-            )
+            raise Error(f"{where}.{errno_key}", f"{name} carries no errno", "leave it out, or use SCMP_ACT_ERRNO")
         return name, ACTIONS[name]
     number = EPERM if number is None else _unsigned(number, f"{where}.{errno_key}", highest)
     return name, ACTIONS[name] | number

@@ -279,9 +279,7 @@ def _write(directory: int, name: str, data: bytes) -> None:
 def _make_room(directory: int) -> None:
     """Drop the oldest profiles, and what a killed process left half written."""
     names = posix.listdir(directory)
-    aged = sorted(
-        (posix.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime_ns, name) for name in names
-    )
+    aged = sorted((posix.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime_ns, name) for name in names)
     surplus = aged[: max(0, len(aged) - 2 * (_KEPT - 1))]
     for _, name in surplus:
         try:

@@ -29,8 +29,10 @@ def load_library() -> Library:
 
 
 def support() -> dict[str, Any]:
-    """What `oci features` tells of this host: libseccomp's version, the architectures it compiles for, and the
-    flags that this kernel takes. Raises Error when there is no libseccomp."""
+    """What `oci features` tells of this host: libseccomp's version, its architectures, the kernel's flags.
+
+    Raises Error when there is no libseccomp.
+    """
     library = load_library()
     return {
         "libseccomp": library.version_text,
@@ -60,9 +62,7 @@ def compile_profile(config: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
         unknown = _add_rules(building, library, profile)
         program = bpf_filter.pack(stub(library, profile)) + building.export()
     if len(program) > 8 * bpf_filter.MAX_INSTRUCTIONS:
-        raise Error(
-            WHERE, f"{len(program) // 8} instructions are needed, the kernel takes 4096", "name fewer rules"
-        )
+        raise Error(WHERE, f"{len(program) // 8} instructions are needed, the kernel takes 4096", "name fewer rules")
     return program, {
         "flags": filter_flags(profile),
         "notify": profile.notifies,
@@ -123,9 +123,7 @@ def _warnings(profile: Profile, unknown: list[str], version: str) -> list[str]:
     if not profile.permissive:
         return []
     lost = sorted(set(unknown))
-    return [
-        f"{WHERE}: no effect on {name}: libseccomp {version} does not know this system call" for name in lost
-    ]
+    return [f"{WHERE}: no effect on {name}: libseccomp {version} does not know this system call" for name in lost]
 
 
 # ---- flags -------------------------------------------------------------------------------------------------

@@ -21,9 +21,7 @@ def describe(config: dict[str, Any]) -> list[str]:
     profile = Profile(config)
     library = load_library()
     program, info = compile_profile(config)
-    flags = [
-        name.removeprefix("SECCOMP_FILTER_FLAG_") for name, n in seccomp.FLAGS.items() if n in info["flags"]
-    ]
+    flags = [name.removeprefix("SECCOMP_FILTER_FLAG_") for name, n in seccomp.FLAGS.items() if n in info["flags"]]
     names = " ".join(map(_short, architectures(library, profile)))
     lines = [
         f"filter for {names}: {len(program) // 8} instructions, flags {' '.join(flags) or 'none'}",
@@ -47,12 +45,8 @@ def _short(name: str) -> str:
 def _stub_words(library: Library, profile: Profile) -> list[str]:
     if not stub(library, profile):
         return []
-    limits = [
-        f"{_short(arch)} {number & ~seccomp.X32_BIT}" for arch, number in newest(library, profile).items()
-    ]
-    return [
-        f"system calls newer than any named above fail with ENOSYS (38): numbers beyond {', '.join(limits)}"
-    ]
+    limits = [f"{_short(arch)} {number & ~seccomp.X32_BIT}" for arch, number in newest(library, profile).items()]
+    return [f"system calls newer than any named above fail with ENOSYS (38): numbers beyond {', '.join(limits)}"]
 
 
 def _unknown_words(library: Library, unknown: list[str]) -> list[str]:
@@ -142,11 +136,7 @@ def _why(profile: Profile, naming: list[profiles.Rule], result: int, name: str, 
             return f"by {rule.where}"
     if result == profile.action:
         same = [rule.where for rule in profile.rules if name in rule.names and rule.action == profile.action]
-        return (
-            f"by {same[0]}, as by default"
-            if same
-            else f"by {WHERE}.defaultAction, for no rule {_fits(naming)}"
-        )
+        return f"by {same[0]}, as by default" if same else f"by {WHERE}.defaultAction, for no rule {_fits(naming)}"
     if result == bpf_filter.ERRNO_ENOSYS:
         return "for it is newer than any system call that the profile names"
     return "by libseccomp's own rule"
