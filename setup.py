@@ -15,6 +15,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
+# setuptools wraps every command but this one; importing it first makes its own distutils the one that is found.
+from distutils.command.build_scripts import build_scripts  # isort: skip
+
 HERE = Path(__file__).resolve().parent
 NATIVE = Path("lib/ocimk/native")
 
@@ -67,6 +70,37 @@ class BuildNative(build_ext):
         build_image(HERE / NATIVE / "image" if self.inplace else Path(self.build_lib) / "ocimk/native/image")
 
 
+SHELL = """#!/bin/sh
+\"\"\":"
+self=$0
+[ ! -L "$self" ] || self=$(readlink -f "$self")
+python=${self%/*}/python3
+[ -x "$python" ] || python=python3
+exec "$python" -ISXutf8 "$self" "$@"
+":\"\"\"
+"""
+"""How a program begins that pip installs: pip knows the interpreter only then, and drops its options from a #! line."""
+
+FOUND = """    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    top = here.rpartition("/")[0] + "/.."
+    sys.path[:0] = [f"{top}/{lib}/{version}/{kind}-packages" for lib in ("lib64", "lib") for kind in ("site", "dist")]
+"""
+
+
+class BuildScripts(build_scripts):
+    """build_scripts that fits the programs to where pip puts them: beside its interpreter."""
+
+    def run(self) -> None:
+        for script in map(Path, self.scripts):
+            first, rest = script.read_text().split("\n", 1)
+            assert first.startswith("#!"), script
+            lines = [FOUND if '"/../lib"' in line else f"{line}\n" for line in rest.splitlines()]
+            target = Path(self.build_dir, script.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(SHELL + "".join(lines))
+            target.chmod(0o755)
+
+
 class BuildModules(build_py):
     """build_py that notes the commit: a wheel has no checkout to ask."""
 
@@ -86,6 +120,7 @@ setup(
             py_limited_api=True,
         )
     ],
-    cmdclass={"build_ext": BuildNative, "build_py": BuildModules},
+    scripts=["bin/oci", *sorted(map(str, Path("libexec").glob("oci-*")))],
+    cmdclass={"build_ext": BuildNative, "build_py": BuildModules, "build_scripts": BuildScripts},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -40,5 +40,5 @@ def suggestion(invocation: Invocation) -> str:
     import difflib
 
     candidates = [*table.COMMANDS, *execpath.names(invocation.search)]
-    near = difflib.get_close_matches(invocation.command, candidates, 1, 0.5)
+    near = difflib.get_close_matches(invocation.command, candidates, 1, 0.6)
     return f"did you mean {near[0]}?" if near else "oci --help lists them"

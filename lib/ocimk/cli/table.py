@@ -56,6 +56,7 @@ _SUBREAPER: Option = ("no-subreaper", "", FLAG, "", "do not reap the processes t
 
 _MAKE: tuple[Option, ...] = (
     _BUNDLE,
+    ("config", "f", TEXT, "FILE", "the configuration, if not config.json of the bundle (as crun has it)"),
     _CONSOLE,
     _PIDFD,
     _PID_FILE,
