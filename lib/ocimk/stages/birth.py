@@ -84,9 +84,10 @@ def _cgroups(folder: Folder) -> tuple[int, list[int]]:
         folder.read(names.CGROUP)
     except FileNotFoundError:
         return -1, []
-    from .cgroups import join
+    from . import cgroups
 
-    return join.clone_fd(folder), join.join_fds(folder)
+    fd = cgroups.clone_fd(folder)
+    return fd, cgroups.join_fds(folder, cloned=fd >= 0)
 
 
 # ---- the host's side ------------------------------------------------------------------------------------------------
@@ -178,7 +179,8 @@ def _join_and_clone(
     except BaseException as problem:
         folder.fds["sync"] = theirs.fileno()
         contract.lament(folder, unshare, problem)  # type: ignore[arg-type]
-    posix._exit(0)
+    finally:
+        posix._exit(0)
 
 
 def _set_clocks(offsets: dict[str, dict[str, int]]) -> None:
@@ -299,7 +301,9 @@ def inside(
         contract.become(folder, following)
     except BaseException as problem:
         status = contract.lament(folder, unshare, problem)  # type: ignore[arg-type]
-    posix._exit(status)
+    finally:
+        # Whatever happens, this process must not go on as if it were the host's side.
+        posix._exit(status)
 
 
 def join(order: Order) -> None:
@@ -323,13 +327,11 @@ def join(order: Order) -> None:
 
 def move_in(folder: Folder, order: Order) -> None:
     """Enter the cgroups, then make the cgroup namespace, bring lo up, and close ourselves to others' eyes."""
-    for fd in order.tasks:
-        # "0" in a v1 ``tasks`` file moves the writing thread, and we have but one. Unlike cgroup.procs this takes no
-        # lock over all thread groups, which costs a grace period of RCU (25 ms were measured) for the first writer.
-        try:
-            posix.write(fd, b"0")
-        except OSError as problem:
-            raise Error("enter the container's cgroup", problem) from None
+    if order.tasks:
+        from . import cgroups
+
+        cgroups.join(order.tasks)
+        order.tasks = []
     if order.cgroup_ns:
         ns.unshare(ns.NEWCGROUP)
     if order.flags & ns.NEWNET:

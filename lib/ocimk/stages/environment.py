@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import posix
 
+from ..linux.mount import of_descriptor
+from ..linux.openat2 import O_PATH, Held, find
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -11,10 +14,10 @@ if TYPE_CHECKING:
 _LIMIT = 1 << 20
 
 
-def of(process: dict[str, Any], listen: int = 0) -> list[str]:
+def of(process: dict[str, Any], listen: int = 0, root: int = -1) -> list[str]:
     """process.env without doubles (the last counts), LISTEN_FDS when descriptors are passed on, and HOME.
 
-    Reads /etc/passwd of the container for HOME: to be called once the root is changed.
+    root  a descriptor of the container's root, whose /etc/passwd tells HOME when process.env does not
     """
     pairs = {str(pair).partition("=")[0]: str(pair) for pair in process.get("env") or []}
     if listen:
@@ -22,31 +25,30 @@ def of(process: dict[str, Any], listen: int = 0) -> list[str]:
         pairs["LISTEN_PID"] = "LISTEN_PID=1"
     if not pairs.get("HOME", "").partition("=")[2]:
         uid = int((process.get("user") or {}).get("uid") or 0)
-        pairs["HOME"] = f"HOME={home(uid)}"
+        pairs["HOME"] = f"HOME={home(uid, root)}"
     return list(pairs.values())
 
 
-def home(uid: int) -> str:
+def home(uid: int, root: int) -> str:
     """The home directory that /etc/passwd gives the user, "/" when it gives none."""
     wanted = str(uid).encode()
-    for line in _passwd().split(b"\n"):
+    for line in _passwd(root).split(b"\n"):
         fields = line.split(b":")
         if len(fields) >= 6 and fields[2] == wanted:
             return fields[5].decode("utf-8", "surrogateescape") or "/"
     return "/"
 
 
-def _passwd() -> bytes:
-    """At most a MiB of /etc/passwd; it is the image's, so it may be anything: a FIFO, a device, endless."""
-    try:
-        fd = posix.open("/etc/passwd", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY)
-    except OSError:
+def _passwd(root: int) -> bytes:
+    """At most a MiB of /etc/passwd; it is the image's, so it may be anything: a link, a FIFO, a device, endless."""
+    if root < 0:
         return b""
     try:
-        if posix.fstat(fd).st_mode & 0o170000 != 0o100000:
-            return b""
-        return posix.read(fd, _LIMIT)
+        with Held(find(root, b"/etc/passwd", O_PATH)) as found:
+            # Opened for reading only once it is known to be a plain file: opening a device or a FIFO can do harm.
+            if posix.fstat(found).st_mode & 0o170000 != 0o100000:
+                return b""
+            with Held(posix.open(of_descriptor(found), posix.O_RDONLY | posix.O_CLOEXEC)) as fd:
+                return posix.read(fd, _LIMIT)
     except OSError:
         return b""
-    finally:
-        posix.close(fd)

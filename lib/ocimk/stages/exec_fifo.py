@@ -1,7 +1,7 @@
 """oci-exec-fifo: change the root, apply the process's attributes, and become the image that waits for start.
 
-The last of the chain and the last Python: everything that it needs is imported before the root is changed, since no
-file of ours can be reached by path afterwards. What waits, and later becomes the user's program, is the image of
+The last of the chain and the last Python: all is prepared before the root is changed, since no file of ours can be
+reached by path afterwards. What waits, and later becomes the user's program, is the image of
 ocimk/native/image.c in a sealed memfd with the plan that process_plan.py lays out.
 """
 
@@ -52,10 +52,11 @@ def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
         new_keyring(folder.id)
     hold_streams()
     new_session()
+    words = environment.of(folder.config["process"], number(options, "--listen-fds"), folder.fds.get("root", -1))
+    plan = process_plan.build(folder, words, kept, posix.getpid())
     enter.enter(folder, "--no-pivot" in options, root.propagation(folder.config))
-    words = environment.of(folder.config["process"], number(options, "--listen-fds"))
     take_terminal(folder)
-    become(folder, code, process_plan.build(folder, words, kept, posix.getpid()), kept)
+    become(folder, code, plan, kept)
 
 
 def number(options: dict[str, str], name: str) -> int:
