@@ -60,16 +60,19 @@ def known(rows: tuple[Option, ...], target: Values, into: dict[str, tuple[Option
 def parse(words: list[str], options: Known, stop: int) -> list[str]:
     """Put the values of the options among the words where they belong and return the arguments.
 
-    After *stop* arguments (0: never), or ``--``, or a word like ``-9``, all that follows is arguments.
+    After ``--``, or *stop* arguments (0: never), or a word like ``-9``, all that follows is arguments; a ``--`` right
+    there is dropped, but for the command's name (*stop* < 0), whose words are its own.
     Raises WrongUsage; Asked for help and version.
     """
     args: list[str] = []
     at = 0
     while at < len(words):
         word = words[at]
+        if stop < 0 and args:
+            return args + words[at:]
         if word == "--":
             return args + words[at + 1 :]
-        if stop and len(args) == stop:
+        if 0 < stop == len(args):
             return args + words[at:]
         at += 1
         if len(word) < 2 or word[0] != "-":
@@ -149,7 +152,7 @@ def understand(words: list[str]) -> Invocation:
     """
     settings: Values = {}
     overall = known(table.GLOBALS, settings, {})
-    rest = parse(words, overall, 1)
+    rest = parse(words, overall, -1)
     set_up_log(settings)
     if not rest:
         raise Asked("help")
@@ -221,9 +224,15 @@ def call(invocation: Invocation) -> int:
 def main(words: list[str]) -> int:
     """Run one command line (without the program's name) and return the exit status; says itself what went wrong."""
     try:
+        return attempt(words)
+    except BaseException as problem:
+        return lament(problem)
+
+
+def attempt(words: list[str]) -> int:
+    """Understand and call; help and what is said to wrong usage are part of it."""
+    try:
         invocation = understand(words)
-        invocation.search = search_path(invocation.globals)
-        return call(invocation)
     except Asked as asked:
         from . import usage
 
@@ -232,8 +241,8 @@ def main(words: list[str]) -> int:
         from . import usage
 
         return usage.refuse(problem)
-    except BaseException as problem:
-        return lament(problem)
+    invocation.search = search_path(invocation.globals)
+    return call(invocation)
 
 
 def lament(problem: BaseException) -> int:
