@@ -1,7 +1,7 @@
 """What state.json says of a container, and what is true of it now.
 
 Recorded is one of creating, created, running, stopped, in this order and never back. True may be another one:
-a container whose first process has ended is stopped whatever is recorded, one whose cgroup is frozen is paused.
+a container whose first process has ended is stopped whatever is recorded, and one that is frozen is paused.
 
 Members of state.json besides the specification's: rootfs, created (RFC 3339), owner (uid), and under "ocimk":
 
@@ -147,10 +147,8 @@ def advance(folder: Folder, to: str, own: dict[str, Any] | None = None, **change
     changes  members of the state that change
     Raises Error when *to* does not follow the recorded status; then nothing is written.
     """
+    must_follow(folder, to)
     state = folder.state
-    recorded = str(state.get("status", ""))
-    if to not in _NEXT.get(recorded, ()):
-        raise Error(f"container {folder.id}", f"it is {recorded or 'nothing yet'} and cannot become {to}")
     moment = rfc3339(time.time_ns())
     times = state["ocimk"].get("times", {})
     if to == "creating" or to not in times:
@@ -160,9 +158,16 @@ def advance(folder: Folder, to: str, own: dict[str, Any] | None = None, **change
     folder.commit(status=to, **changes, ocimk={**state["ocimk"], **(own or {}), "times": times})
 
 
+def must_follow(folder: Folder, to: str) -> None:
+    """Raise Error when *to* does not follow the recorded status."""
+    recorded = str(folder.state.get("status", ""))
+    if to not in _NEXT.get(recorded, ()):
+        raise Error(f"container {folder.id}", f"it is {recorded or 'nothing yet'} and cannot become {to}")
+
+
 def announce(folder: Folder) -> None:
-    """Write state.json anew as it is, so that those who watch look again. Pausing and resuming call it: a freezer
-    of cgroup v1 tells nobody that its state has changed."""
+    """Write state.json anew as it is, so that those who watch look again. Pausing and resuming call it: a
+    freezer of cgroup v1 tells nobody that its state has changed."""
     folder.forget()
     folder.commit(status=folder.state["status"])
 
@@ -171,7 +176,7 @@ def announce(folder: Folder) -> None:
 
 
 def default_root() -> str:
-    """Where containers are when no root is named: /run/oci, or $XDG_RUNTIME_DIR/oci for who is not really root.
+    """Where containers are when no root is named: /run/oci, or $XDG_RUNTIME_DIR/oci if we are not really root.
 
     The dispatcher's rule (ocimk.cli.rootless), which is runc's: root of a user namespace counts as not root
     unless $USER says that it means it. Nothing is made.

@@ -36,7 +36,7 @@ def main(invocation: Invocation) -> int:
 
 
 def names(root: str, asked_for: bool) -> list[str]:
-    """The names of the folders below the root, sorted; none when the default root is missing. Raises Error."""
+    """The names of the folders below the root, sorted; none if the default root is missing. Raises Error."""
     try:
         with posix.scandir(root) as entries:
             return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())

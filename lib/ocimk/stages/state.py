@@ -46,6 +46,7 @@ def command(argv: list[str]) -> int | None:
 def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
     """Commit the transition to the status named. Raises Usage; Error when it does not follow the last one."""
     to = wanted(operands)
+    states.must_follow(folder, to)
     if to == "creating":
         _creating(folder, options)
     elif to == "created":
