@@ -63,7 +63,8 @@ def _write_byte(folder: Folder) -> None:
         fd = posix.open(f"{folder.path}/{names.FIFO}", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError as problem:
         if problem.errno in (errno.ENXIO, errno.ENOENT):
-            raise Error(f"container {folder.id}", "nothing waits at its exec.fifo: it was started already or has ended") from None
+            cause = "nothing waits at its exec.fifo: it was started already or has ended"
+            raise Error(f"container {folder.id}", cause) from None
         raise Error(f"open {folder.path}/{names.FIFO}", problem) from None
     try:
         posix.write(fd, b"\0")

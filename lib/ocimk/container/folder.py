@@ -169,6 +169,11 @@ class Folder:
         """Read state.json anew at the next look."""
         self._state = None
 
+    def refresh(self) -> None:
+        """Read state.json anew now. Raises as `state` does."""
+        self._state = None
+        self._state = self.state
+
     @property
     def rootfs(self) -> str:
         """The root filesystem's absolute path on the host; a relative root.path is taken from the bundle."""
@@ -307,7 +312,7 @@ def folders(root: str) -> Iterator[str]:
 
 def read_all(fd: int, at: int = -1) -> bytes:
     """All bytes of an open file, from the descriptor's place or from *at*. Raises OSError."""
-    parts = []
+    parts: list[bytes] = []
     total = 0
     while True:
         part = posix.read(fd, 1 << 20) if at < 0 else posix.pread(fd, 1 << 20, at + total)

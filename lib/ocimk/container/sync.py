@@ -30,8 +30,11 @@ def send_descriptor(fd: int, text: str, passed: int) -> None:
     """Send one message with a descriptor. Raises OSError."""
     import _socket
 
-    with _socket.socket(fileno=posix.dup(fd)) as sock:
+    sock = _socket.socket(fileno=posix.dup(fd))
+    try:
         sock.sendmsg([text.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("=i", passed))])
+    finally:
+        sock.close()
 
 
 def receive(fd: int) -> str:

@@ -31,12 +31,18 @@ class Span:
         if "trace" in self.folder.fds:
             self.start = time.monotonic_ns()
 
-    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, tb: TracebackType | None
+    ) -> None:
         fd = self.folder.fds.get("trace", -1)
         if fd < 0:
             return
         ended = time.monotonic_ns()
         stage, verb = self.argv[0], self.argv[1] if len(self.argv) > 1 else ""
-        line = {"stage": stage, "verb": verb, "operands": self.argv[3:], "container": self.folder.id, "pid": posix.getpid()}
-        line |= {"start": self.start, "duration": ended - self.start, "result": str(problem) if problem else "done"}
+        operands = self.argv[3:]
+        if "--" in operands:
+            operands = operands[: operands.index("--")]
+        line: dict[str, object] = {"stage": stage, "verb": verb, "operands": operands, "container": self.folder.id}
+        line |= {"pid": posix.getpid(), "start": self.start, "duration": ended - self.start}
+        line["result"] = str(problem) if problem else "done"
         posix.write(fd, (jsonio.dumps(line) + "\n").encode("utf-8", "surrogateescape"))

@@ -209,3 +209,12 @@ def ambient(numbers: Iterable[int]) -> list[Call]:
     for number in sorted(numbers):
         calls.append(prctl.call(f"raise ambient {name(number)}", prctl.CAP_AMBIENT, prctl.AMBIENT_RAISE, number))
     return calls
+
+
+def keep_over_exec() -> None:
+    """Make all our permitted capabilities ambient: in a user namespace whose root we are not yet, executing a program
+    would take them away otherwise. Raises OSError."""
+    own = own_sets()
+    every = members(own.permitted)
+    for _, number, args in [*capset(every, every, every), *ambient(every)]:
+        syscall(number, *args)

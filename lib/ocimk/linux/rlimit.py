@@ -88,3 +88,14 @@ def hint(number: int) -> str:
         errno.EINVAL: "the kernel does not know this limit",
     }
     return hints.get(number, "")
+
+
+def lift(pid: int, name: str, hard: int) -> None:
+    """Raise the hard limit of the process *pid* to at least *hard*; the soft one stays. Raises Error."""
+    soft, present = get(name, pid)
+    if present >= hard:
+        return
+    try:
+        syscall(NR["prlimit64"], pid, NUMBERS[name], pack(soft, hard), None)
+    except OSError as problem:
+        raise Error(f"process.rlimits: raise {name} to {hard}", problem, hint(problem.errno or 0)) from None

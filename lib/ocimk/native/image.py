@@ -158,7 +158,11 @@ class Plan:
             return str(arg)
         for value, at in self._known.items():
             if at == arg:
-                return '"' + value.rstrip(b"\0").decode("utf-8", "replace") + '"' if _printable(value) else f"<{len(value)} bytes>"
+                return (
+                    '"' + value.rstrip(b"\0").decode("utf-8", "replace") + '"'
+                    if _printable(value)
+                    else f"<{len(value)} bytes>"
+                )
         return "<list>"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import posix
 import sys
 
-
 from ..container.folder import Folder, check_id
 from ..errors import Error
 from ..linux import path as paths
@@ -86,9 +85,7 @@ def _planned(folder: Folder, bundle: str, invocation: Invocation) -> plan.Create
     return planned
 
 
-def _carry_out(
-    folder: Folder, planned: plan.CreatePlan, invocation: Invocation, detached: bool
-) -> birth.Child:
+def _carry_out(folder: Folder, planned: plan.CreatePlan, invocation: Invocation, detached: bool) -> birth.Child:
     check_terminal(folder, invocation, detached)
     for line in planned.host[1:]:
         runner.run(folder, line)
@@ -159,5 +156,3 @@ def write_pid_file(path: str, pid: int) -> None:
         posix.rename(temporary, path)
     except OSError as problem:
         raise Error(f"write pid file {path}", problem) from None
-
-

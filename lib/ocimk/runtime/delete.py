@@ -84,5 +84,3 @@ def delete(folder: Folder, force: bool = False) -> None:
 def _own_pid_namespace(recorded: dict[str, object]) -> bool:
     own = recorded.get("ocimk")
     return isinstance(own, dict) and own.get("pidNamespace") == "new"
-
-

@@ -48,7 +48,9 @@ class Foreground:
             self.terminal = Terminal(self.child.console)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, tb: TracebackType | None
+    ) -> None:
         if self.terminal is not None:
             self.terminal.close()
         _signal.set_wakeup_fd(-1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posix
 
-
 from ..container.folder import Folder
 from ..errors import Error
 
@@ -109,5 +108,3 @@ def prepare(folder: Folder, invocation: Invocation) -> Folder:
     folder.search = invocation.search
     open_trace(folder, invocation.trace)
     return folder
-
-

@@ -67,5 +67,3 @@ def _delete(folder: Folder) -> None:
     except Error:
         return
     deletion.delete(folder, force=True)
-
-

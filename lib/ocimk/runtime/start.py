@@ -44,7 +44,7 @@ _REFUSED = {
 
 
 def _failed(folder: Folder, problem: Error) -> None:
-    """What failed after the FIFO: the program is stopped; after a startContainer hook the rest of the lifecycle follows."""
+    """What failed after the FIFO: the container is stopped; after a startContainer hook it is destroyed too."""
     from . import undo
 
     if "startContainer hook" in str(problem):

@@ -7,8 +7,8 @@ import posix
 import select
 import termios
 
-from ..errors import Error
 from ..container.folder import write_all
+from ..errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

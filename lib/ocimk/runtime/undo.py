@@ -48,11 +48,12 @@ def _poststop(folder: Folder, hooks: dict[str, object], state: dict[str, object]
 
 
 def after_failure(folder: Folder, problem: BaseException) -> None:
-    """Undo a container that could not be made; what cannot be undone is a warning, the first failure is the one told."""
+    """Undo a container that could not be made. What cannot be undone is only a warning."""
     try:
         destroy(folder, poststop=bool(folder.records("oci-unshare")))
     except (Error, OSError) as second:
-        warn(f"while undoing: {second if isinstance(second, Error) else reason(second)}; delete --force {folder.id} tries again")
+        told = second if isinstance(second, Error) else reason(second)
+        warn(f"while undoing: {told}; delete --force {folder.id} tries again")
 
 
 def has_cgroup(folder: Folder) -> bool:

@@ -74,7 +74,8 @@ class Order:
 def _openable(joins: list[tuple[str, str]]) -> list[tuple[str, str]]:
     for kind, path in joins:
         if not posix.access(path, posix.F_OK):
-            raise Error(f"join {kind} namespace {path}", "no such file or directory", "is the process that held it gone?")
+            hint = "is the process that held it gone?"
+            raise Error(f"join {kind} namespace {path}", "no such file or directory", hint)
     return joins
 
 
@@ -272,13 +273,15 @@ def hand_over_console(child: Child, path: str) -> None:
 
 
 def send_descriptor(path: str, fd: int, name: str) -> None:
-    """Send one message to the socket at *path*: a name and one descriptor, as runc's callers expect it. Raises Error."""
+    """Send one message to the socket at *path*: a name and one descriptor. Raises Error."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        with _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM) as sock:
-            sock.connect(path)
-            sock.sendmsg([name.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("=i", fd))])
+        sock.connect(path)
+        sock.sendmsg([name.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("=i", fd))])
     except OSError as problem:
         raise Error(f"send {name} to the socket {path}", problem) from None
+    finally:
+        sock.close()
 
 
 # ---- the container's side -------------------------------------------------------------------------------------------
@@ -295,6 +298,7 @@ def inside(
         for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGCHLD):
             _signal.signal(number, _signal.SIG_DFL)
         sync.expect_go(folder.fds["sync"])
+        folder.refresh()
         if direct:
             join(order)
         move_in(folder, order)
@@ -340,16 +344,16 @@ def move_in(folder: Folder, order: Order) -> None:
         netlink.loopback_up()
     order.close()
     _native.syscall(_native.NR["prctl"], _SET_DUMPABLE, 0)
-    if not folder.inprocess and (order.flags & ns.NEWUSER or any(kind == "user" for kind, _ in order.joins)):
-        _prepare_to_be_executed(folder)
+    if order.flags & ns.NEWUSER or any(kind == "user" for kind, _ in order.joins):
+        hand_on_files(folder)
+        if not folder.inprocess:
+            from ..linux import capability
+
+            capability.keep_over_exec()
 
 
-def _prepare_to_be_executed(folder: Folder) -> None:
-    """Executed stages in a user namespace: keep our capabilities over exec though we are not its root yet, and hand on
-    the folder's files, which that root may not open."""
-    from ..linux import capability
-
-    capability.make_ambient()
+def hand_on_files(folder: Folder) -> None:
+    """Open the folder's files for the stages to come: the root of a user namespace may not enter the folder itself."""
     for name in _HANDED:
         try:
             folder.fds[name] = posix.open(f"{folder.path}/{name}", posix.O_RDONLY | posix.O_CLOEXEC)

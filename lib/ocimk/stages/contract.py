@@ -1,9 +1,9 @@
 """The contract of a stage (ocimk-stage(7)): four verbs, files in, files out, then become the next program.
 
-    oci-STAGE apply   DIR [-- NEXT ...]
-    oci-STAGE undo    DIR
-    oci-STAGE explain DIR|BUNDLE
-    oci-STAGE check   DIR|BUNDLE
+oci-STAGE apply   DIR [-- NEXT ...]
+oci-STAGE undo    DIR
+oci-STAGE explain DIR|BUNDLE
+oci-STAGE check   DIR|BUNDLE
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         def explain(self, folder: Folder, options: Options, operands: list[str]) -> list[str]: ...
         def check(self, folder: Folder) -> list[str]: ...
 
+
+_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 VERBS = ("apply", "undo", "explain", "check")
 
@@ -154,7 +156,8 @@ def enter(stage: Stage, call: Call) -> Folder:
         return Folder(paths.absolute(call.place))
     folder = Folder.open(call.place)
     if not folder.path and call.verb in ("apply", "undo"):
-        raise Error(f"{call.place} is a bundle", f"{call.verb} works on a container's folder", "oci-validate apply makes one")
+        hint = "oci-validate apply makes one"
+        raise Error(f"{call.place} is a bundle", f"{call.verb} works on a container's folder", hint)
     return folder
 
 
@@ -212,9 +215,10 @@ def become(folder: Folder, argv: list[str]) -> NoReturn:
             call = parse(stage, argv[1:])
             with Span(folder, argv):
                 stage.apply(folder, call.options, call.operands)
-        except Error as problem:
-            problem.stage = problem.stage or stage.NAME
-            raise
+        except Exception as problem:
+            failure = problem if isinstance(problem, Error) else errors.internal(problem)
+            failure.stage = failure.stage or stage.NAME
+            raise failure from None
         if call.next:
             become(folder, call.next)
         raise SystemExit(0)
@@ -243,7 +247,7 @@ def locate(name: str, search: list[str]) -> str:
     if "/" in name:
         return name
     places = [*search, stock_folder()] if name.startswith("oci-") else []
-    places += posix.environ.get(b"PATH", b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").decode().split(":")
+    places += posix.environ.get(b"PATH", _PATH).decode("utf-8", "surrogateescape").split(":")
     for place in places:
         if place and runnable(f"{place}/{name}"):
             return f"{place}/{name}"
@@ -254,7 +258,12 @@ def stock_folder() -> str:
     """Where our own stages are: beside the library in the tree (libexec/) and when installed (libexec/ocimk/)."""
     library = paths.dirname(paths.dirname(paths.dirname(paths.absolute(__file__))))
     top = paths.dirname(library)
-    for place in (f"{top}/libexec", f"{paths.dirname(library)}/libexec/ocimk", f"{paths.dirname(top)}/libexec/ocimk", f"{paths.dirname(library)}/bin"):
+    for place in (
+        f"{top}/libexec",
+        f"{paths.dirname(library)}/libexec/ocimk",
+        f"{paths.dirname(top)}/libexec/ocimk",
+        f"{paths.dirname(library)}/bin",
+    ):
         if runnable(f"{place}/oci-mount"):
             return place
     return f"{sys.exec_prefix}/bin"

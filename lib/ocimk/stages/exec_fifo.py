@@ -52,6 +52,10 @@ def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
         new_keyring(folder.id)
     hold_streams()
     new_session()
+    if ((folder.config.get("linux") or {}).get("seccomp") or {}).get("listenerPath"):
+        from . import seccomp_notify
+
+        seccomp_notify.connect(folder)
     words = environment.of(folder.config["process"], number(options, "--listen-fds"), folder.fds.get("root", -1))
     plan = process_plan.build(folder, words, kept, posix.getpid())
     enter.enter(folder, "--no-pivot" in options, root.propagation(folder.config))
@@ -132,7 +136,7 @@ def take_terminal(folder: Folder) -> None:
 def become(folder: Folder, code: bytes, plan: image.Plan, kept: int) -> NoReturn:
     """Become the image. Raises Error when it cannot be executed."""
     report = folder.fds.get("sync", 2)
-    wanted = {report, folder.fds[names.FIFO], folder.fds[names.VERDICT]}
+    wanted = {report, *(folder.fds.get(name, report) for name in (names.FIFO, names.VERDICT, "seccomp"))}
     _native.syscall(_native.NR["close_range"], 3 + kept, 0xFFFFFFFF, 4)
     for fd in wanted:
         posix.set_inheritable(fd, True)
@@ -153,7 +157,9 @@ def undo(folder: Folder) -> None:
 
 def explain(folder: Folder, options: dict[str, str], operands: list[str]) -> list[str]:
     """The calls that are made after the root is changed, as strace would print them."""
-    words = environment.of({**folder.config["process"], "env": [*(folder.config["process"].get("env") or []), "HOME=?"]})
+    words = environment.of(
+        {**folder.config["process"], "env": [*(folder.config["process"].get("env") or []), "HOME=?"]}
+    )
     plan = process_plan.build(folder, words, 0, 1)
     return ["pivot_root . .", *plan.describe()]
 

@@ -55,7 +55,11 @@ def _spawn(hook: dict[str, Any], feed: int, output: int, cwd: str, inherit: bool
     if hook.get("env") is not None:
         env = dict(pair.partition("=")[::2] for pair in hook["env"])
     argv = list(hook.get("args") or [hook["path"]])
-    actions = [(posix.POSIX_SPAWN_DUP2, feed, 0), (posix.POSIX_SPAWN_DUP2, output, 1), (posix.POSIX_SPAWN_DUP2, output, 2)]
+    actions = [
+        (posix.POSIX_SPAWN_DUP2, feed, 0),
+        (posix.POSIX_SPAWN_DUP2, output, 1),
+        (posix.POSIX_SPAWN_DUP2, output, 2),
+    ]
     here = posix.open(".", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
         if cwd:

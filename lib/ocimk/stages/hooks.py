@@ -1,7 +1,7 @@
 """oci-hooks: run the hooks of config.json, each with the container's state on its standard input.
 
 Spec: config.md "POSIX-platform Hooks", runtime.md "Lifecycle". createContainer runs on the container's side of the
-chain, after the host's side has run prestart and createRuntime; startContainer is run by the waiting image (oci-exec-fifo).
+chain, after the host's side has run prestart and createRuntime; startContainer is run by the waiting image.
 """
 
 from __future__ import annotations

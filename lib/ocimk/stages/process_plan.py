@@ -1,12 +1,12 @@
 """From config.json's process to the calls that the waiting image makes, in their order and with the reasons for it.
 
- 1. what needs privilege or must hold for all that follows: no_new_privs, scheduling, limits, personality
- 2. a seccomp filter without no_new_privs: loading it takes CAP_SYS_ADMIN, so it comes before the capabilities go
- 3. the working directory, tried with the privileges of the namespace's root first, as runc does
- 4. the user: bounding set, groups, gid, uid, then the sets of capabilities
- 5. the program is looked for with the user's own rights, so that create can tell that it is missing
- 6. "ready", then the wait at the FIFO, then the startContainer hooks
- 7. a seccomp filter with no_new_privs, at the last moment: it binds as few of our own calls as possible
+1. what needs privilege or must hold for all that follows: no_new_privs, scheduling, limits, personality
+2. a seccomp filter without no_new_privs: loading it takes CAP_SYS_ADMIN, so it comes before the capabilities go
+3. the working directory, tried with the privileges of the namespace's root first, as runc does
+4. the user: bounding set, groups, gid, uid, then the sets of capabilities
+5. the program is looked for with the user's own rights, so that create can tell that it is missing
+6. "ready", then the wait at the FIFO, then the startContainer hooks
+7. a seccomp filter with no_new_privs, at the last moment: it binds as few of our own calls as possible
 """
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ class Builder:
 
     def filter(self) -> None:
         """Load the seccomp filter that oci-seccomp compiled."""
+        if not (self.folder.config.get("linux") or {}).get("seccomp"):
+            return
         from . import seccomp
 
         found = seccomp.load_info(self.folder)
@@ -114,7 +116,9 @@ class Builder:
         at = self.plan.room(program)
         header = self.plan.room(pack("=HxxxxxxQ", len(program) // 8, 0))
         self.plan.points(header + 8, at)
-        step = self.plan.add(image.CALL, "linux.seccomp: load the filter", image.number("seccomp"), (_SET_FILTER, flags, header))
+        step = self.plan.add(
+            image.CALL, "linux.seccomp: load the filter", image.number("seccomp"), (_SET_FILTER, flags, header)
+        )
         if seccomp.listener(self.folder) is not None:
             from . import seccomp_notify
 

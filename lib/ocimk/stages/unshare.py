@@ -14,7 +14,6 @@ from ..errors import Error
 from ..linux import namespaces as ns
 from ..linux import process
 
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -81,7 +80,8 @@ def end(pid: int, started: int) -> None:
     try:
         process.pidfd_signal(fd, _signal.SIGKILL)
         if not process.wait_end(fd, 10_000):
-            raise Error(f"kill process {pid}", "it has not ended within 10 s", "see /proc/PID/stack for what it waits on")
+            hint = f"/proc/{pid}/stack tells what it waits on"
+            raise Error(f"kill process {pid}", "it has not ended within 10 s", hint)
     except ProcessLookupError:
         pass
     finally:
@@ -127,5 +127,3 @@ def check(folder: Folder) -> list[str]:
 
 def _known(kind: str) -> bool:
     return posix.access(f"/proc/self/ns/{ns.FILES[kind]}", posix.F_OK)
-
-
