@@ -84,6 +84,22 @@ class Group:
         finally:
             posix.close(fd)
 
+    def write_all(self, pairs: list[tuple[str, str]]) -> None:
+        """Many writes ``(file, value)`` in order, each file opened once. Raises OSError; ``filename`` and
+        ``filename2`` of it are the file and the value that failed."""
+        opened: dict[str, int] = {}
+        try:
+            for name, value in pairs:
+                try:
+                    if name not in opened:
+                        opened[name] = self.open(name, posix.O_WRONLY)
+                    posix.write(opened[name], value.encode())
+                except OSError as problem:
+                    raise OSError(problem.errno, problem.strerror, name, None, value) from None
+        finally:
+            for fd in opened.values():
+                posix.close(fd)
+
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
         try:

@@ -22,8 +22,9 @@ SIGKILL = 9
 
 _PAUSE_FIRST = 0.0005
 _PAUSE_LAST = 0.05
-_FREEZE_TRIES = 1000
+_FREEZE_TRY = 0.5
 _BATCH = 200
+_ROUNDS = 1000
 _GONE = (errno.ENOENT, errno.ENODEV)
 
 
@@ -118,7 +119,7 @@ def look_again(done: Callable[[], bool], seconds: float) -> bool:
 def freeze(path: str, seconds: float = 10.0) -> None:
     """Stop every process of the cgroup and below, and wait until all stand. Raises OSError (ETIMEDOUT)."""
     if cgroup.magic(path) != cgroup.MAGIC_V2:
-        return freeze_v1(path)
+        return freeze_v1(path, seconds)
     with cgroup.Group(path) as group:
         group.write("cgroup.freeze", "1")
     if not await_event(path, "frozen 1", seconds):
@@ -126,24 +127,26 @@ def freeze(path: str, seconds: float = 10.0) -> None:
         raise OSError(errno.ETIMEDOUT, posix.strerror(errno.ETIMEDOUT))
 
 
-def freeze_v1(path: str) -> None:
-    """The same with the v1 freezer, which may hang half way while processes fork: it must be told again.
+def freeze_v1(path: str, seconds: float) -> None:
+    """The same with the v1 freezer, which may stick half way while processes fork.
 
-    The pauses and the thaw now and then are what other runtimes found to help; a freezer that stays FREEZING
-    would block its processes for ever, so failing ends with a thaw. Raises OSError (ETIMEDOUT).
+    It is told again at every look, which reaches the processes that came meanwhile, and thawed now and then
+    for those that wait for one another. A cgroup left FREEZING would block its processes for ever, so failing
+    ends with a thaw. Raises OSError (ETIMEDOUT).
     """
+
+    def stands() -> bool:
+        group.write("freezer.state", "FROZEN")
+        return group.read("freezer.state") == "FROZEN\n"
+
+    deadline = time.monotonic() + seconds
     with cgroup.Group(path) as group:
         try:
-            for attempt in range(1, _FREEZE_TRIES + 1):
-                group.write("freezer.state", "FROZEN")
-                if attempt % 25 == 0:
-                    time.sleep(0.00001)
-                if group.read("freezer.state") == "FROZEN\n":
-                    return
-                if attempt % 50 == 0:
-                    group.write("freezer.state", "THAWED")
-                    time.sleep(0.01)
-            raise OSError(errno.ETIMEDOUT, posix.strerror(errno.ETIMEDOUT))
+            while not look_again(stands, min(_FREEZE_TRY, seconds)):
+                group.write("freezer.state", "THAWED")
+                if time.monotonic() > deadline:
+                    raise OSError(errno.ETIMEDOUT, posix.strerror(errno.ETIMEDOUT))
+                time.sleep(_PAUSE_FIRST)
         except OSError:
             thaw_group(group)
             raise
@@ -208,18 +211,20 @@ def kill(path: str) -> bool:
     return True
 
 
-def signal(path: str, number: int) -> int:
-    """Send a signal to each process now in the cgroup and below; how many got it. Raises OSError.
+def signal(path: str, number: int) -> set[int]:
+    """Send a signal to each process now in the cgroup and below; who got it. Raises OSError.
 
     A number read from cgroup.procs may have been given to a stranger when it is used. So all are pinned first
     by pidfd, and only those that are listed again after that, hence are the pinned ones, are signalled.
     """
     found = of_tree(path)
-    batches = [found[at : at + _BATCH] for at in range(0, len(found), _BATCH)]
-    return sum(_signal_pinned(path, batch, number) for batch in batches)
+    sent: set[int] = set()
+    for at in range(0, len(found), _BATCH):
+        sent |= _signal_pinned(path, found[at : at + _BATCH], number)
+    return sent
 
 
-def _signal_pinned(path: str, pids: list[int], number: int) -> int:
+def _signal_pinned(path: str, pids: list[int], number: int) -> set[int]:
     from . import process
 
     pinned = {}
@@ -230,19 +235,39 @@ def _signal_pinned(path: str, pids: list[int], number: int) -> int:
             except OSError as problem:
                 if problem.errno in (errno.EMFILE, errno.ENFILE):
                     raise
-        again = set(of_tree(path))
-        return sum(_send(process.pidfd_signal, fd, number) for pid, fd in pinned.items() if pid in again)
+        there = set(of_tree(path)) & pinned.keys()
+        for pid in there:
+            try:
+                process.pidfd_signal(pinned[pid], number)
+            except ProcessLookupError:
+                continue
+        return there
     finally:
         for fd in pinned.values():
             posix.close(fd)
 
 
-def _send(call: Callable[[int, int], None], fd: int, number: int) -> int:
-    try:
-        call(fd, number)
-    except ProcessLookupError:
-        return 0
-    return 1
+def kill_each(path: str) -> None:
+    """SIGKILL to one process after the other, until a look finds nobody new: sure only while none can fork
+    or where forks are slower than we are. Raises OSError."""
+    known: set[int] = set()
+    for _ in range(_ROUNDS):
+        found = signal(path, SIGKILL)
+        if found <= known:
+            return
+        known |= found
+
+
+def kill_unforking(path: str, pids_path: str) -> None:
+    """The same with the v1 pids controller (at *pids_path*) told meanwhile to allow no fork, so that none
+    escapes. A process that forked just before is met by the second look. Raises OSError."""
+    with cgroup.Group(pids_path) as group:
+        limit = group.read("pids.max").strip()
+        group.write("pids.max", "0")
+        try:
+            kill_each(path)
+        finally:
+            group.write("pids.max", limit)
 
 
 # ---- removing ----------------------------------------------------------------------------------------------

@@ -87,9 +87,17 @@ def places(layout: Layout, sub: dict[str, str] | None = None) -> dict[str, str]:
 
 
 def clone_fd(folder: Folder, sub: dict[str, str] | None = None) -> int:
-    """The cgroup2 directory opened for CLONE_INTO_CGROUP (v2 and hybrid), else -1. Raises Error."""
+    """The cgroup2 directory opened for CLONE_INTO_CGROUP (v2 and hybrid), else -1. Raises Error.
+
+    Kernels from 6.14 on compare the cgroup.kill counter of the *parent's* cgroup with the new one's and kill
+    the child at birth when they differ, that is, when either was ever killed as a whole. So a directory that
+    was there before us, whose past we do not know, is not offered; and whoever clones should, if the child
+    dies of SIGKILL before its first word, clone again without.
+    """
     path = places(load(folder), sub).get("", "")
-    return _open(path, posix.O_PATH | posix.O_DIRECTORY) if path else -1
+    if not path or path not in [value for _, _, value in folder.records("oci-cgroup")]:
+        return -1
+    return _open(path, posix.O_PATH | posix.O_DIRECTORY)
 
 
 def join_fds(folder: Folder, sub: dict[str, str] | None = None, *, cloned: bool = False) -> list[int]:

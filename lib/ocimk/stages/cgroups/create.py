@@ -39,9 +39,9 @@ def make_all(folder: Folder, layout: Layout, asked: frozenset[str], lenient: boo
     for name, path in list(layout.paths.items()):
         try:
             if name:
-                make_one(folder, path, name == "freezer")
+                made = make_one(folder, path, name == "freezer")
                 if name == "cpuset":
-                    fill_cpuset(path)
+                    fill_cpuset(path, made)
             else:
                 make_v2(folder, path, layout.mode, asked)
         except Denied as problem:
@@ -73,8 +73,8 @@ def make_one(folder: Folder, path: str, freezes: bool) -> bool:
         if paths.is_dir(path):
             inspect(path, freezes)
             return False
+        make_parents(folder, paths.dirname(path))
         try:
-            make_parents(folder, paths.dirname(path))
             if note_and_make(folder, LEAF, path):
                 break
         except FileNotFoundError:
@@ -90,10 +90,16 @@ def make_one(folder: Folder, path: str, freezes: bool) -> bool:
 
 
 def make_parents(folder: Folder, path: str) -> None:
-    """Make the missing directories above a cgroup. Raises OSError."""
-    if not paths.is_dir(path):
-        make_parents(folder, paths.dirname(path))
+    """Make the missing directories above a cgroup. Raises Error."""
+    if paths.is_dir(path):
+        return
+    make_parents(folder, paths.dirname(path))
+    try:
         note_and_make(folder, PARENT, path)
+    except FileNotFoundError:
+        return
+    except OSError as problem:
+        raise refuse(f"make cgroup {path}", problem) from None
 
 
 def note_and_make(folder: Folder, kind: str, path: str) -> bool:
@@ -146,26 +152,33 @@ def paths_property(path: str) -> str:
 # ---- cpuset of v1 ------------------------------------------------------------------------------------------
 
 
-def fill_cpuset(path: str) -> None:
-    """Give the cpuset the CPUs and memory nodes of its parent where it has none: without, nothing can
-    join. Raises Error."""
+def fill_cpuset(path: str, made: bool) -> None:
+    """Give the cpuset the CPUs and memory nodes of its parent where it has none: without, nothing can join.
+
+    made: it is new, so that there is nothing of anybody's in it to keep. Raises Error.
+    """
     try:
         with cgroup.Group(path) as group:
-            prefix = "" if group.has("cpus") else "cpuset."
-            _inherit(group, prefix)
+            try:
+                _inherit(group, "cpuset.", made)
+            except FileNotFoundError:
+                # Mounted with the option noprefix, as Android does.
+                _inherit(group, "", made)
     except OSError as problem:
         raise refuse(f"prepare cpuset {path}", problem) from None
 
 
-def _inherit(group: cgroup.Group, prefix: str) -> None:
-    missing = [name for name in (f"{prefix}cpus", f"{prefix}mems") if not group.read(name).strip()]
+def _inherit(group: cgroup.Group, prefix: str, made: bool) -> None:
+    names = (f"{prefix}cpus", f"{prefix}mems")
+    missing = [name for name in names if made or not group.read(name).strip()]
     if not missing:
         return
     with cgroup.Group(paths.dirname(group.path)) as parent:
-        if not all(parent.read(name).strip() for name in missing):
-            _inherit(parent, prefix)
-        for name in missing:
-            group.write(name, parent.read(name))
+        values = [parent.read(name) for name in missing]
+        if not all(value.strip() for value in values):
+            _inherit(parent, prefix, False)
+            values = [parent.read(name) for name in missing]
+        group.write_all(list(zip(missing, values, strict=True)))
 
 
 # ---- cgroup2 -----------------------------------------------------------------------------------------------

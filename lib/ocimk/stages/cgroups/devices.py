@@ -186,17 +186,15 @@ def transition(now: Exceptions, then: Exceptions) -> list[tuple[str, str]]:
 def apply_v1(path: str, found: list[Rule]) -> None:
     """Bring a cgroup of v1's devices hierarchy to the rules, and make sure that it is there. Raises Error."""
     then = fold(found)
-    file, value = "devices.list", ""
     try:
         with cgroup.Group(path) as group:
-            writes = transition(from_list(group.read(file)), then)
-            for file, value in writes:
-                group.write(file, value)
+            group.write_all(transition(from_list(group.read("devices.list")), then))
             after = from_list(group.read("devices.list"))
     except OSError as problem:
         from .why import explain
 
-        raise explain(("devices", file, value, ""), path, problem) from None
+        file, value = problem.filename or "devices.list", problem.filename2 or ""
+        raise explain(("devices", str(file), str(value), ""), path, problem) from None
     if after.default != then.default or (not then.default and after.found != then.found):
         raise Error(
             f"{PREFIX}.devices: {path}",

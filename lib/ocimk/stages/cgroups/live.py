@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ...container.folder import Folder
 
 _GONE = (errno.ENOENT, errno.ENODEV)
-_ROUNDS = 200
 _KILL_SECONDS = 10.0
 
 
@@ -109,8 +108,9 @@ def frozen(folder: Folder) -> bool:
 def kill_all(folder: Folder, signal: int) -> None:
     """Send a signal to every process of the container, missing none that is forked meanwhile. Raises Error.
 
-    SIGKILL goes by cgroup.kill where there is one. Else all are frozen, signalled and thawed; a container
-    that was paused before stays so, except for SIGKILL on v1, where a frozen process cannot die.
+    SIGKILL goes by cgroup.kill where there is one, else one by one with forks forbidden. Other signals: all
+    are frozen, signalled and thawed; a container that was paused before stays so, except for SIGKILL on v1,
+    where a frozen process cannot die.
     """
     layout = load(folder)
     path = main_path(layout)
@@ -130,15 +130,15 @@ def kill_layout(layout: Layout) -> None:
         if "freezer" in layout.paths and cgroup_procs.frozen(layout.paths["freezer"]):
             cgroup_procs.thaw(layout.paths["freezer"])
         return
-    # Without cgroup.kill: a frozen set cannot grow. Where freezing fails, go on until a look finds nobody
-    # new.
     path = main_path(layout)
-    can_freeze = _try_freeze(freezers(layout))
     try:
-        for _ in range(_ROUNDS):
-            if not cgroup_procs.signal(path, SIGKILL) or can_freeze:
-                break
+        if "pids" in layout.paths:
+            cgroup_procs.kill_unforking(path, layout.paths["pids"])
+        else:
+            _try_freeze(freezers(layout))
+            cgroup_procs.kill_each(path)
     finally:
+        # A process that v1 has frozen dies when it is thawed.
         for place in freezers(layout):
             cgroup_procs.thaw(place)
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 PROPERTY = "linux.cgroupsPath"
 
+_ROOT_INODE = 1
+"""The inode of a hierarchy's root (kernfs counts from there); a mount of a part of it shows another."""
+
 
 def wanted(config: dict[str, Any]) -> str:
     """linux.cgroupsPath as it stands, "" when absent."""
@@ -76,10 +79,10 @@ def v1_paths(below: str) -> Found:
     for name in cgroup.CONTROLLERS:
         if name not in own:
             continue
-        point, inside = usual_place(name, host), own[name]
-        # Only when the hierarchy is somewhere unusual, or our own place in it counts, is the mount table
-        # worth reading.
-        if not point or (inside != "/" and not below.startswith("/")):
+        (point, whole), inside = usual_place(name, host), own[name]
+        # Reading the mount table takes time where there are thousands of mounts: only when the hierarchy is
+        # somewhere unusual, or when it is mounted in part and our own place in it counts.
+        if not point or (inside != "/" and not whole and not below.startswith("/")):
             if mounts is None:
                 mounts = cgroup.mounts()
             point, root = mounted(mounts, name)
@@ -90,18 +93,21 @@ def v1_paths(below: str) -> Found:
     return found
 
 
-def usual_place(name: str, host: int) -> str:
-    """The mount point below /sys/fs/cgroup that carries the controller's name, a link followed; "" when
-    there is none."""
+def usual_place(name: str, host: int) -> tuple[str, bool]:
+    """The mount point below /sys/fs/cgroup that carries the controller's name, a link followed, and
+    whether the hierarchy's root is mounted there; ("", False) when there is none."""
     point = f"{cgroup.ROOT}/{name.removeprefix('name=')}"
     try:
-        if posix.stat(point).st_dev == host:
-            return ""
-        return paths.join(cgroup.ROOT, posix.readlink(point))
-    except FileNotFoundError:
-        return ""
+        status = posix.stat(point)
     except OSError:
-        return point
+        return "", False
+    if status.st_dev == host:
+        return "", False
+    try:
+        point = paths.join(cgroup.ROOT, posix.readlink(point))
+    except OSError:
+        pass
+    return point, status.st_ino == _ROOT_INODE
 
 
 def mounted(mounts: list[cgroup.Mount], name: str) -> tuple[str, str]:
