@@ -122,7 +122,7 @@ def test_the_pid_namespace(box: Boxes, namespaces: list[object], told: str) -> N
     [
         ({"mode": "v2", "paths": {"": "/sys/fs/cgroup/c"}}, "/sys/fs/cgroup/c/cgroup.events"),
         ({"mode": "v1", "paths": {"freezer": "/f/c", "pids": "/p/c"}}, "/f/c/freezer.state"),
-        ({"mode": "hybrid", "paths": {"freezer": "/f/c", "": "/u/c"}}, "/f/c/freezer.state"),
+        ({"mode": "hybrid", "paths": {"freezer": "/f/c", "": "/u/c"}}, "/u/c/cgroup.events"),
         ({"mode": "none", "paths": {}}, ""),
         (None, ""),
     ],

@@ -65,9 +65,13 @@ def _signal_init(folder: Folder, number: int) -> None:
 
 
 def _signal_all(folder: Folder, number: int) -> None:
-    from ..stages.cgroups import live
+    """To all in the cgroup; without one (rootless, or switched off) the first process is all that we know of."""
+    from ..stages.cgroups import live, load
 
-    live.kill_all(folder, number)
+    if folder.records("oci-cgroup") and load(folder).paths:
+        live.kill_all(folder, number)
+    elif states.init_lives(folder.state):
+        _signal_init(folder, number)
 
 
 def _thaw(freezer: str) -> None:

@@ -103,10 +103,11 @@ def _freezer(folder: Folder) -> str:
         layout = loads(folder.read(names.CGROUP), names.CGROUP)
     except FileNotFoundError:
         return ""
+    # Where there is both (v1 with a cgroup2 beside it), pausing is done in the cgroup2.
     places = layout["paths"]
-    if "freezer" in places:
-        return f"{places['freezer']}/freezer.state"
-    return f"{places['']}/cgroup.events" if layout["mode"] == "v2" else ""
+    if places.get(""):
+        return f"{places['']}/cgroup.events"
+    return f"{places['freezer']}/freezer.state" if "freezer" in places else ""
 
 
 def pid_namespace(config: dict[str, Any]) -> str:
