@@ -52,15 +52,24 @@ def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
         new_keyring(folder.id)
     hold_streams()
     new_session()
-    if ((folder.config.get("linux") or {}).get("seccomp") or {}).get("listenerPath"):
-        from . import seccomp_notify
-
-        seccomp_notify.connect(folder)
+    open_outside(folder)
     words = environment.of(folder.config["process"], number(options, "--listen-fds"), folder.fds.get("root", -1))
     plan = process_plan.build(folder, words, kept, posix.getpid())
     enter.enter(folder, "--no-pivot" in options, root.propagation(folder.config))
     take_terminal(folder)
     become(folder, code, plan, kept)
+
+
+def open_outside(folder: Folder) -> None:
+    """Open what can be reached only before the root is changed: the seccomp agent's socket, the label's file."""
+    if ((folder.config.get("linux") or {}).get("seccomp") or {}).get("listenerPath"):
+        from . import seccomp_notify
+
+        seccomp_notify.connect(folder)
+    if any(folder.config["process"].get(name) for name in ("apparmorProfile", "selinuxLabel")):
+        from . import lsm
+
+        lsm.prepare(folder)
 
 
 def number(options: dict[str, str], name: str) -> int:
@@ -136,7 +145,7 @@ def take_terminal(folder: Folder) -> None:
 def become(folder: Folder, code: bytes, plan: image.Plan, kept: int) -> NoReturn:
     """Become the image. Raises Error when it cannot be executed."""
     report = folder.fds.get("sync", 2)
-    wanted = {report, *(folder.fds.get(name, report) for name in (names.FIFO, names.VERDICT, "seccomp"))}
+    wanted = {report, *(folder.fds.get(name, report) for name in (names.FIFO, names.VERDICT, "seccomp", "label"))}
     _native.syscall(_native.NR["close_range"], 3 + kept, 0xFFFFFFFF, 4)
     for fd in wanted:
         posix.set_inheritable(fd, True)
@@ -165,9 +174,18 @@ def explain(folder: Folder, options: dict[str, str], operands: list[str]) -> lis
 
 
 def check(folder: Folder) -> list[str]:
-    """Whether a memfd may be executed here."""
+    """Whether a memfd may be executed here, and whether the security modules that are asked for are there."""
+    problems = []
+    process = folder.config.get("process") or {}
+    if process.get("apparmorProfile") or process.get("selinuxLabel"):
+        from . import lsm
+
+        if process.get("apparmorProfile") and not lsm.apparmor():
+            problems.append("process.apparmorProfile: AppArmor is not enabled on this host")
+        if process.get("selinuxLabel") and not lsm.selinux():
+            problems.append("process.selinuxLabel: SELinux is not enabled on this host")
     try:
         posix.close(image.seal(image.load(), image.Plan().memory(2)))
     except OSError as problem:
-        return [f"process: the waiting image cannot be made: {problem.strerror}"]
-    return []
+        problems.append(f"process: the waiting image cannot be made: {problem.strerror}")
+    return problems

@@ -169,6 +169,10 @@ class Builder:
         self.plan.ready(verdict)
         self.plan.add(image.AWAIT, "wait for start", args=(fifo,))
         self._hooks(environment, pid)
+        if "label" in self.folder.fds:
+            from . import lsm
+
+            lsm.write(self.plan, self.folder)
         if self.process.get("noNewPrivileges"):
             self.filter()
         self.plan.add(image.EXEC, f"exec {args[0]}", args=(listed, self.plan.words(args), self.plan.words(environment)))

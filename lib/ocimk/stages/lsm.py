@@ -1,0 +1,85 @@
+"""process.apparmorProfile and process.selinuxLabel: what the program is to be confined by from its execve(2) on.
+
+Both are written to a file of the task's own below /proc, which takes effect at the next exec. The file is opened here,
+on the host's procfs and proven to be one (CVE-2019-16884, CVE-2025-52881); the waiting image, which is the same task,
+writes to the descriptor at the last moment.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ..container.folder import Folder
+from ..errors import Error
+from ..linux import mount
+from ..native import image
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_APPARMOR = ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec")
+_SELINUX = ("/proc/self/attr/exec",)
+
+
+def apparmor() -> bool:
+    """Whether AppArmor is on."""
+    return _first("/sys/module/apparmor/parameters/enabled") == b"Y"
+
+
+def selinux() -> bool:
+    """Whether SELinux is on."""
+    return posix.access("/sys/fs/selinux/enforce", posix.F_OK)
+
+
+def _first(path: str) -> bytes:
+    try:
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return posix.read(fd, 1)
+    finally:
+        posix.close(fd)
+
+
+def prepare(folder: Folder) -> None:
+    """Open the file to write to, as ``fds["label"]``. Raises Error where the host has no such module."""
+    process: dict[str, Any] = folder.config["process"]
+    if process.get("apparmorProfile"):
+        if not apparmor():
+            raise Error(
+                "process.apparmorProfile", "AppArmor is not enabled on this host", "remove it, or boot with AppArmor"
+            )
+        folder.fds["label"] = _open(_APPARMOR, "process.apparmorProfile")
+    elif process.get("selinuxLabel"):
+        if not selinux():
+            raise Error("process.selinuxLabel", "SELinux is not enabled on this host", "remove it, or enable SELinux")
+        folder.fds["label"] = _open(_SELINUX, "process.selinuxLabel")
+
+
+def _open(paths: tuple[str, ...], doing: str) -> int:
+    for path in paths:
+        try:
+            fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue
+        except OSError as problem:
+            raise Error(f"{doing}: open {path}", problem) from None
+        if mount.magic(fd) != mount.PROC:
+            posix.close(fd)
+            raise Error(f"{doing}: open {path}", "it is not on procfs")
+        return fd
+    raise Error(doing, f"no {paths[-1]}", "the kernel lacks the security module")
+
+
+def write(plan: image.Plan, folder: Folder) -> None:
+    """Add the call that writes the label; what the kernel refuses (an unknown profile) becomes the error."""
+    fd = folder.fds.get("label", -1)
+    if fd < 0:
+        return
+    process: dict[str, Any] = folder.config["process"]
+    profile = process.get("apparmorProfile")
+    name, text = ("apparmorProfile", f"exec {profile}") if profile else ("selinuxLabel", process["selinuxLabel"])
+    data = text.encode("utf-8", "surrogateescape")
+    plan.call(f"process.{name}: apply {profile or text}", "write", fd, data, len(data))
