@@ -20,9 +20,8 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 
 def complete(*words: str, script: Path) -> list[str]:
-    done = subprocess.run(
-        ["bash", "--norc", "-c", DRIVER, "bash", str(script), *words], capture_output=True, text=True, timeout=20, check=True
-    )
+    command = ["bash", "--norc", "-c", DRIVER, "bash", str(script), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     assert done.stderr == ""
     return done.stdout.split()
 
