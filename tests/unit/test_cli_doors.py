@@ -43,6 +43,17 @@ def test_every_stage_runs_and_tells_wrong_usage(stage: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_all_programs_begin_alike() -> None:
+    """One way to find the library: what is mended in one program must be mended in all."""
+    dispatcher = [line for line in OCI.read_text().splitlines() if not line.startswith("# ")]
+    for stage in STAGES:
+        expected = [line.replace("oci:", f"{stage.name}:") for line in dispatcher]
+        lines = stage.read_text().splitlines()
+        assert lines[0] == expected[0]
+        assert lines[2:-1] == expected[2:-1], stage.name
+        assert lines[-1] == f'door.stage("{stage.name}")'
+
+
 def test_it_finds_its_library_through_links(tmp_path: Path) -> None:
     folder = tmp_path / "links"
     folder.mkdir()

@@ -49,5 +49,6 @@ def default_root() -> str:
         # The sticky bit keeps it from being pruned with what is old in there (XDG base directory specification).
         posix.chmod(root, 0o1700)
     except OSError as problem:
-        raise Error(f"make {root}", problem, "$XDG_RUNTIME_DIR must be writable; or name another place with --root")
+        hint = "$XDG_RUNTIME_DIR must be writable; or name another place with --root"
+        raise Error(f"make {root}", problem, hint) from None
     return root
