@@ -9,6 +9,9 @@ VENDOR  ?= yes
 VENV   := .venv
 BIN    := $(VENV)/bin
 NATIVE := lib/ocimk/native
+SOURCES := $(wildcard lib/ocimk/*.py lib/ocimk/*/*.py lib/ocimk/*/*/*.py)
+PACK   := $(VENV)/packed
+pack    = $(PYTHON) -IS -X utf8 -X no_debug_ranges $(1)/cli/pack.py && touch $(PACK)
 
 # Debian's names. What building and running needs, and what the tests compare with besides.
 BASE_PACKAGES := python3-venv python3-dev gcc libc6-dev libcap-dev libseccomp2 busybox-static
@@ -58,11 +61,15 @@ $(VENV)/.installed: pyproject.toml | packages
 	cmp -s $(VENV)/requirements $@ || $(BIN)/python -m pip install -qq --disable-pip-version-check -r $(VENV)/requirements
 	mv $(VENV)/requirements $@
 
-native: $(NATIVE)/_native.abi3.so $(NATIVE)/image ## build the extension and the waiting image in place
+native: $(NATIVE)/_native.abi3.so $(NATIVE)/image $(PACK) ## build the extension, the waiting image and the pack in place
 
 $(NATIVE)/_native.abi3.so $(NATIVE)/image &: $(NATIVE)/_native.c $(NATIVE)/image.c $(NATIVE)/image.ld setup.py | $(VENV)/.installed
 	$(BIN)/python -W ignore setup.py --quiet build_ext --force --inplace --build-temp $(VENV)/build
 	touch $(NATIVE)/_native.abi3.so $(NATIVE)/image
+
+# The byte code of the hot commands in one file; see lib/ocimk/cli/pack.py.
+$(PACK): $(SOURCES) $(NATIVE)/_native.abi3.so
+	$(call pack,lib/ocimk)
 
 # ---- using and checking it -------------------------------------------------------------------------------------------
 
@@ -105,6 +112,7 @@ install: venv native ## install below DESTDIR/PREFIX; VENDOR=no leaves the third
 	    && $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile \
 	    --target $(DESTDIR)$(library)/vendor -r $(VENV)/vendor && rm -rf $(DESTDIR)$(library)/vendor/bin; }
 	$(PYTHON) -I -m compileall -q -s '$(DESTDIR)' -p / $(DESTDIR)$(library)
+	$(call pack,$(DESTDIR)$(library)/ocimk)
 	$(call fit,bin/oci,/../lib/ocimk,$(PREFIX)/bin/oci)
 	set -e; for stage in libexec/oci-*; do $(call fit,$$stage,/../../lib/ocimk,$(stages)/$${stage##*/}); done
 	set -e; for page in $(wildcard man/*.[1578]); do section=$${page##*.}; \

@@ -216,6 +216,11 @@ def call(invocation: Invocation) -> int:
         from . import external
 
         return external.become(invocation)
+    from . import door
+
+    door.preload(invocation.command)
+    if invocation.command == "run":
+        invocation.meanwhile = lambda: door.preload("afterwards")
     module, _, function = row[0].partition(":")
     handler: Callable[[Invocation], int] = getattr(__import__(module, fromlist=[function]), function)
     return handler(invocation)

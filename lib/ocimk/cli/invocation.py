@@ -4,6 +4,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     Value = bool | str | list[str]
     Values = dict[str, Value]
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 class Invocation:
     """A command line taken apart. ``options`` and ``globals`` hold only what was given, by long name without dashes."""
 
-    __slots__ = ("args", "command", "globals", "options", "root", "search")
+    __slots__ = ("args", "command", "globals", "meanwhile", "options", "root", "search")
 
     def __init__(self, command: str, options: Values, args: list[str], root: str, settings: Values) -> None:
         self.command = command
@@ -21,6 +23,8 @@ class Invocation:
         self.root = root
         """Where the containers' folders are: absolute, clean, not ``/``. It need not be there."""
         self.globals = settings
+        self.meanwhile: Callable[[], None] | None = None
+        """What the command would rather do while it has to wait for another process."""
         self.search: list[str] = []
         """Absolute folders in which stages and commands are looked for before the stock ones."""
 

@@ -91,7 +91,7 @@ def _carry_out(folder: Folder, planned: plan.CreatePlan, invocation: Invocation,
         runner.run(folder, line)
     if folder.inprocess and not _overridden(folder):
         child = birth.start(folder, planned.chain())
-        birth.attend(folder, child)
+        birth.attend(folder, child, invocation.meanwhile)
         if child.ready and child.console >= 0 and invocation.text("console-socket"):
             birth.hand_over_console(child, invocation.text("console-socket"))
     else:

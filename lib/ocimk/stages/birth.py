@@ -22,6 +22,7 @@ from . import contract, idmap, runner, unshare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
 _SET_DUMPABLE = 4
@@ -211,13 +212,17 @@ def _settle(folder: Folder, child: Child) -> None:
     sync.send(child.sync.fileno(), "go")
 
 
-def attend(folder: Folder, child: Child) -> None:
+def attend(folder: Folder, child: Child, meanwhile: Callable[[], None] | None = None) -> None:
     """Serve the container's side until it is created, fails, or ends.
+
+    meanwhile  what is worth doing while the other side is at work; it must not fail
 
     Sets child.ready when the waiting image waits, else child.status to what the process ended with. Raises Error with
     what the other side tells; the process is gone then.
     """
     fd = child.sync.fileno()
+    if meanwhile is not None:
+        meanwhile()
     while not child.ready:
         message = _receive(child)
         problem = sync.to_error(message)
