@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import posix
 
-from .. import errors
+from .. import errors, execpath
 from ..errors import Error
-from . import execpath, table
+from . import table
 from .invocation import Invocation
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import posix
 import sys
 
-from .. import errors
+from .. import errors, execpath
 from ..container.folder import Folder
 from ..container.trace import Span
 from ..errors import Error, Usage
@@ -229,44 +229,21 @@ def override(folder: Folder, name: str) -> str:
     """The executable that replaces the stage *name* on the search path, or ""."""
     for place in folder.search:
         candidate = f"{place}/{name}"
-        if runnable(candidate):
+        if execpath.runnable(candidate):
             return candidate
     return ""
-
-
-def runnable(path: str) -> bool:
-    """Whether the path is a file that we may execute."""
-    try:
-        return posix.stat(path).st_mode & 0o170000 == 0o100000 and posix.access(path, posix.X_OK)
-    except OSError:
-        return False
 
 
 def locate(name: str, search: list[str]) -> str:
     """The program's path: as it is when it holds a slash, else a stage on the search path, else from PATH."""
     if "/" in name:
         return name
-    places = [*search, stock_folder()] if name.startswith("oci-") else []
+    places = [*search, execpath.stock()] if name.startswith("oci-") else []
     places += posix.environ.get(b"PATH", _PATH).decode("utf-8", "surrogateescape").split(":")
     for place in places:
-        if place and runnable(f"{place}/{name}"):
+        if place and execpath.runnable(f"{place}/{name}"):
             return f"{place}/{name}"
     raise Error(f"become {name}", "no such program", "neither a stage on the exec path nor in PATH", status=127)
-
-
-def stock_folder() -> str:
-    """Where our own stages are: beside the library in the tree (libexec/) and when installed (libexec/ocimk/)."""
-    library = paths.dirname(paths.dirname(paths.dirname(paths.absolute(__file__))))
-    top = paths.dirname(library)
-    for place in (
-        f"{top}/libexec",
-        f"{paths.dirname(library)}/libexec/ocimk",
-        f"{paths.dirname(top)}/libexec/ocimk",
-        f"{paths.dirname(library)}/bin",
-    ):
-        if runnable(f"{place}/oci-mount"):
-            return place
-    return f"{sys.exec_prefix}/bin"
 
 
 def environment(folder: Folder) -> dict[bytes, bytes]:

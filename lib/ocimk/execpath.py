@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-LIBRARY = __file__.rpartition("/cli/")[0] + "/.."
+LIBRARY = __file__.rpartition("/")[0] + "/.."
 """The folder that holds the package. Not cleaned by text: the kernel resolves ``..`` where a folder is a link."""
 
 STOCK = ("../libexec", "../../libexec/ocimk", "../../../bin")
