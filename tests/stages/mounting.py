@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ocimk.container.folder import Folder
 from ocimk.errors import Error
 from ocimk.native import _native
@@ -199,7 +200,7 @@ class Bundle:
             if after:
                 after(folder)
             enter(folder, no_pivot, self.config["linux"].get("rootfsPropagation", ""))
-            os.execv("/bin/busybox", ["sh", "-c", script])
+            os.execve("/bin/busybox", ["sh", "-c", script], {"PATH": "/bin"})
 
         return in_namespaces(self.config, child)
 

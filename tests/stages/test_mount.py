@@ -221,9 +221,7 @@ def test_iversion_goes_the_old_way(bundle: Bundle) -> None:
     assert {"size=1024k", "mode=700"} <= mounts["/x"].superblock
 
 
-@pytest.mark.parametrize(
-    "words", [["x-systemd.automount", "_netdev", "noauto", "nofail", "comment=a"], ["defaults"]]
-)
+@pytest.mark.parametrize("words", [["x-systemd.automount", "_netdev", "noauto", "nofail", "comment=a"], ["defaults"]])
 def test_words_of_fstab_mean_nothing(bundle: Bundle, words: list[str]) -> None:
     bundle.mount("/x", "tmpfs", *words)
     assert bundle.run().ok().mounts["/x"].flags == {"rw", "relatime"}
@@ -395,10 +393,7 @@ def test_type_bind_without_the_option(bundle: Bundle) -> None:
 
 def test_filesystem_on_a_file(bundle: Bundle) -> None:
     bundle.mount("/bin/busybox", "tmpfs")
-    assert (
-        bundle.run().error
-        == "mounts[2] /bin/busybox: mount tmpfs: not a directory (the destination is a file)"
-    )
+    assert bundle.run().error == "mounts[2] /bin/busybox: mount tmpfs: not a directory (the destination is a file)"
 
 
 def test_mount_on_the_root(bundle: Bundle) -> None:
@@ -419,10 +414,7 @@ def test_root_that_is_a_file(bundle: Bundle) -> None:
 def test_what_is_mounted_in_the_root_comes_along(bundle: Bundle) -> None:
     with lab.mounted(bundle.rootfs / "volume"):
         (bundle.rootfs / "volume/file").touch()
-        assert (
-            bundle.run("cat /proc/self/mountinfo; test -e /volume/file").ok().mounts["/volume"].type
-            == "tmpfs"
-        )
+        assert bundle.run("cat /proc/self/mountinfo; test -e /volume/file").ok().mounts["/volume"].type == "tmpfs"
 
 
 def test_root_that_is_a_mount_itself(bundle: Bundle, tmp_path: Path) -> None:
@@ -531,9 +523,7 @@ def test_no_descriptor_is_left_but_the_root(bundle: Bundle) -> None:
 
     def after(folder: lab.Folder) -> None:
         assert set(folder.fds) == {"root"}
-        opened = {
-            name: os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if _open(name)
-        }
+        opened = {name: os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if _open(name)}
         left = [place for place in opened.values() if place.startswith((str(bundle.rootfs), "/dev/"))]
         assert left.count(str(bundle.rootfs)) == 1
         assert len([place for place in left if place != "/dev/null"]) == 1

@@ -166,9 +166,7 @@ def test_flags(bundle: Bundle, tmp_path: Path, options: list[str], want: set[str
         ("rnosymfollow", {"rw", "nosymfollow", "relatime"}, {"rw", "nosuid", "nosymfollow", "relatime"}),
     ],
 )
-def test_flags_of_the_whole_tree(
-    bundle: Bundle, tmp_path: Path, option: str, top: set[str], below: set[str]
-) -> None:
+def test_flags_of_the_whole_tree(bundle: Bundle, tmp_path: Path, option: str, top: set[str], below: set[str]) -> None:
     with lab.mounted(tmp_path / "s"), lab.mounted(tmp_path / "s/below", options="nosuid"):
         bundle.bind(tmp_path / "s", "/v", "rbind", option)
         mounts = bundle.run().ok().mounts

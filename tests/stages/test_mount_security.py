@@ -12,6 +12,7 @@ from pathlib import Path
 import mounting as lab
 import pytest
 from mounting import Bundle, needs_root
+
 from ocimk.container.folder import Folder
 
 pytestmark = needs_root
@@ -102,9 +103,7 @@ def test_proc_faked_by_way_of_a_link(bundle: Bundle) -> None:
     assert bundle.run().error == "mounts[2] /innocent: cannot be mounted because it is not of type proc"
 
 
-@pytest.mark.parametrize(
-    "place", ["/proc/self/attr", "/proc/1/attr/exec", "/proc/sys/net", "/proc/self", "/data/attr"]
-)
+@pytest.mark.parametrize("place", ["/proc/self/attr", "/proc/1/attr/exec", "/proc/sys/net", "/proc/self", "/data/attr"])
 def test_mounts_inside_proc(bundle: Bundle, place: str) -> None:
     (bundle.rootfs / "data").symlink_to("/proc/self")
     bundle.bind(bundle.path.parent / "host/file", place, "bind")
@@ -123,9 +122,7 @@ def test_the_files_that_lxcfs_gives_are_allowed(bundle: Bundle, name: str) -> No
 def test_magic_links_are_not_followed(bundle: Bundle) -> None:
     bundle.mount("/proc/self/root/x", "tmpfs")
     error = bundle.run().error
-    assert error.startswith(
-        "mounts[2] /proc/self/root/x: make the destination: too many levels of symbolic links"
-    )
+    assert error.startswith("mounts[2] /proc/self/root/x: make the destination: too many levels of symbolic links")
 
 
 def test_working_directory_by_a_magic_link(bundle: Bundle) -> None:
@@ -215,9 +212,7 @@ def test_ptmx_must_be_of_a_devpts(bundle: Bundle) -> None:
     bundle.config["process"]["terminal"] = True
     (bundle.rootfs / "dev/pts").mkdir()
     os.mknod(bundle.rootfs / "dev/pts/ptmx", 0o666 | 0o020000, os.makedev(5, 2))
-    assert bundle.run().error.startswith(
-        "process.terminal: open /dev/pts/ptmx: it is not the ptmx of a devpts"
-    )
+    assert bundle.run().error.startswith("process.terminal: open /dev/pts/ptmx: it is not the ptmx of a devpts")
 
 
 def test_ptmx_must_not_be_a_link(bundle: Bundle) -> None:

@@ -158,9 +158,7 @@ def _messages(context: int) -> str:
     return "; ".join(said)
 
 
-def mount(
-    source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None = None
-) -> None:
+def mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None = None) -> None:
     """mount(2). Raises OSError."""
     _call(_NR["mount"], source, target, kind, flags, data)
 

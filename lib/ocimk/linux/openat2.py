@@ -152,9 +152,7 @@ def _step(root: int, where: bytes, flags: int, here: int, name: bytes, make: Mak
     return find(root, where, flags)
 
 
-def _follow(
-    root: int, here: int, todo: list[bytes], done: list[bytes]
-) -> tuple[list[bytes], list[bytes], int]:
+def _follow(root: int, here: int, todo: list[bytes], done: list[bytes]) -> tuple[list[bytes], list[bytes], int]:
     """Replace the first name, a link that leads nowhere, by what it says: (todo, done, directory to go on
     from)."""
     try:

@@ -128,9 +128,7 @@ def check_label() -> None:
     try:
         posix.stat("/sys/fs/selinux/enforce")
     except OSError:
-        raise Error(
-            "linux.mountLabel", "SELinux is not enabled on this host", "remove linux.mountLabel"
-        ) from None
+        raise Error("linux.mountLabel", "SELinux is not enabled on this host", "remove linux.mountLabel") from None
 
 
 def undo(folder: Folder) -> None:

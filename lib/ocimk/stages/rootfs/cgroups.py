@@ -121,9 +121,7 @@ def _hierarchies(work: Work, entry: Entry, target: int) -> None:
     As in runc, the cgroup2 hierarchy of a hybrid host is not among them.
     """
     try:
-        top = m.new_filesystem(
-            b"tmpfs", [(b"source", b"tmpfs"), (b"mode", b"755")], options.attributes(_SAFE)
-        )
+        top = m.new_filesystem(b"tmpfs", [(b"source", b"tmpfs"), (b"mode", b"755")], options.attributes(_SAFE))
         m.move_mount(top, target)
     except OSError as problem:
         raise hints.failed(entry, problem, work.in_userns) from None
@@ -138,9 +136,7 @@ def _hierarchies(work: Work, entry: Entry, target: int) -> None:
     mounts.finish(work, entry, top)
 
 
-def _hierarchy(
-    work: Work, entry: Entry, top: int, name: bytes, controllers: list[bytes], source: bytes
-) -> None:
+def _hierarchy(work: Work, entry: Entry, top: int, name: bytes, controllers: list[bytes], source: bytes) -> None:
     """One hierarchy at *name* below *top*: bound from *source*, or (cgroup namespace) mounted anew when
     that is empty."""
     add = options.attributes(entry.options.flags | (0 if source else _SAFE))

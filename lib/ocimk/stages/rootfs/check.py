@@ -53,9 +53,7 @@ def _entry(config: dict[str, object], entry: Entry, types: set[str], old: bool) 
         hint = f"modprobe {entry.kind}, or another kernel"
         found.append(f"{entry.where}.type {entry.kind}: not among the kernel's filesystems ({hint})")
     if old and (entry.options.recursive or plan.id_mapped(entry)):
-        found.append(
-            f"{entry.where}.options: this kernel has no mount_setattr (Linux 5.12 is needed for r* and idmap)"
-        )
+        found.append(f"{entry.where}.options: this kernel has no mount_setattr (Linux 5.12 is needed for r* and idmap)")
     if entry.options.idmap and not entry.uids and plan.namespace(config, "user") is None:
         hint = "give uidMappings and gidMappings, or use a user namespace"
         found.append(f"{entry.where}.options {entry.options.idmap}: there is no mapping ({hint})")
@@ -68,9 +66,7 @@ def _source(entry: Entry) -> list[str]:
     try:
         posix.stat(plan.encode(entry.source, f"{entry.where}.source"))
     except OSError as problem:
-        return [
-            f"{entry.where}.source {entry.source}: {reason(problem)} (make it, or give the option nofail)"
-        ]
+        return [f"{entry.where}.source {entry.source}: {reason(problem)} (make it, or give the option nofail)"]
     return []
 
 

@@ -57,9 +57,7 @@ def _open_ptmx(work: Work) -> int:
         status = posix.fstat(fd)
         genuine = m.magic(fd) == m.DEVPTS and status.st_ino == _PTMX_INODE
         if not genuine or not st.S_ISCHR(status.st_mode) or status.st_rdev != _PTMX:
-            raise Error(
-                doing, "it is not the ptmx of a devpts", "mounts[] needs an entry of type devpts at /dev/pts"
-            )
+            raise Error(doing, "it is not the ptmx of a devpts", "mounts[] needs an entry of type devpts at /dev/pts")
         try:
             return posix.open(m.of_descriptor(fd), _OPEN)
         except OSError as problem:
@@ -68,11 +66,7 @@ def _open_ptmx(work: Work) -> int:
 
 def _check_peer(fd: int) -> None:
     status = posix.fstat(fd)
-    if (
-        m.magic(fd) != m.DEVPTS
-        or not st.S_ISCHR(status.st_mode)
-        or posix.major(status.st_rdev) not in _PTS_MAJORS
-    ):
+    if m.magic(fd) != m.DEVPTS or not st.S_ISCHR(status.st_mode) or posix.major(status.st_rdev) not in _PTS_MAJORS:
         raise Error("process.terminal", "the pseudoterminal is not on a devpts")
 
 

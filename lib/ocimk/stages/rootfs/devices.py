@@ -125,9 +125,7 @@ def bind(directory: int, name: bytes, device: Device) -> None:
         with Held(posix.open(name, O_PATH | posix.O_NOFOLLOW, dir_fd=directory)) as target:
             kind = st.S_IFMT(posix.fstat(target).st_mode)
             if kind in (st.S_IFDIR, st.S_IFLNK):
-                raise Error(
-                    device.where, f"a {_OTHERS[kind]} is there, the host's device cannot be mounted on it"
-                )
+                raise Error(device.where, f"a {_OTHERS[kind]} is there, the host's device cannot be mounted on it")
             m.move_mount(source, target)
             change(source, m.ATTR_NOSUID | m.ATTR_NOEXEC, propagation=m.MS_PRIVATE)
 

@@ -63,9 +63,7 @@ def _mount(config: dict[str, object], entry: Entry) -> list[str]:
     spot = _spot(entry)
     words = [word for word in entry.raw if not (word == "ro" and entry.late_readonly)]
     plain = [
-        w
-        for w in words
-        if w not in PROPAGATION and w not in RECURSIVE and w not in ("idmap", "ridmap", "tmpcopyup")
+        w for w in words if w not in PROPAGATION and w not in RECURSIVE and w not in ("idmap", "ridmap", "tmpcopyup")
     ]
     if entry.options.flags & m.MS_REMOUNT:
         return [f"mount -o {quote(','.join(plain))} {spot}"]
@@ -76,9 +74,7 @@ def _mount(config: dict[str, object], entry: Entry) -> list[str]:
     else:
         out = _filesystem(entry, spot, plain)
     out += [f"mount --make-{word} {spot}" for word in words if word in PROPAGATION]
-    recursive = [
-        _RECURSIVE_FOR_MOUNT.get(word, f"{word[1:]}=recursive") for word in words if word in RECURSIVE
-    ]
+    recursive = [_RECURSIVE_FOR_MOUNT.get(word, f"{word[1:]}=recursive") for word in words if word in RECURSIVE]
     if recursive:
         out.append(f"mount -o remount,bind,{','.join(recursive)} {spot}")
     return out
@@ -115,9 +111,7 @@ def _mapping(entry: Entry) -> str:
     if not entry.uids:
         return "/proc/PID/ns/user"
     rows = [("u", row) for row in entry.uids] + [("g", row) for row in entry.gids]
-    return " ".join(
-        f"{kind}:{row.get('containerID')}:{row.get('hostID')}:{row.get('size')}" for kind, row in rows
-    )
+    return " ".join(f"{kind}:{row.get('containerID')}:{row.get('hostID')}:{row.get('size')}" for kind, row in rows)
 
 
 def _cgroup_v1(config: dict[str, object], entry: Entry, spot: str) -> list[str]:
@@ -153,9 +147,7 @@ def _dev(config: dict[str, object]) -> list[str]:
 
 def _node(device: Device) -> str:
     place = _in(device.path.decode("utf-8", "replace"))
-    number = (
-        "" if device.type == st.S_IFIFO else f" {posix.major(device.number)} {posix.minor(device.number)}"
-    )
+    number = "" if device.type == st.S_IFIFO else f" {posix.major(device.number)} {posix.minor(device.number)}"
     owner = f" && chown {device.uid}:{device.gid} {place}" if device.uid or device.gid else ""
     return f"mknod -m {device.mode:o} {place} {_LETTERS[device.type]}{number}{owner}"
 
@@ -168,9 +160,7 @@ def _readonly(path: str) -> str:
 def _masked(path: str) -> str:
     spot = _in(path)
     cover = "mount -t tmpfs -o ro,nr_blocks=1,nr_inodes=1 tmpfs"
-    return (
-        f"if [ -d {spot} ]; then {cover} {spot}; elif [ -e {spot} ]; then mount --bind /dev/null {spot}; fi"
-    )
+    return f"if [ -d {spot} ]; then {cover} {spot}; elif [ -e {spot} ]; then mount --bind /dev/null {spot}; fi"
 
 
 def _enter(config: dict[str, object], no_pivot: bool) -> list[str]:

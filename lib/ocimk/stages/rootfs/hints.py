@@ -30,9 +30,7 @@ def failed(entry: Entry, problem: OSError, userns: bool) -> Error:
     """The Error for a mount that could not be made."""
     cause = reason(problem)
     detail = getattr(problem, "detail", "")
-    return Error(
-        entry.doing, f"{cause}: {detail}" if detail else cause, hint(entry, problem.errno or 0, userns)
-    )
+    return Error(entry.doing, f"{cause}: {detail}" if detail else cause, hint(entry, problem.errno or 0, userns))
 
 
 def hint(entry: Entry, number: int, userns: bool) -> str:
@@ -54,15 +52,20 @@ def hint(entry: Entry, number: int, userns: bool) -> str:
     return ""
 
 
+def source(entry: Entry, problem: OSError, userns: bool) -> str:
+    """Why a bind source could not be opened, "" when nothing is known."""
+    if problem.errno == errno.EMFILE:
+        return "every source is a file open until it is mounted: see ulimit -n"
+    if problem.errno == errno.EINVAL and userns and not entry.options.flags & m.MS_REC:
+        return "something is mounted below it, which a user namespace may only take along: use rbind"
+    return ""
+
+
 def bind(entry: Entry, problem: OSError, userns: bool) -> Error:
     """The Error for a bind mount whose source could be opened and whose destination is there."""
     text = ""
-    if problem.errno == errno.EINVAL and userns and not entry.options.flags & m.MS_REC:
-        text = (
-            "something is mounted below the source, which a user namespace may only take with it: use rbind"
-        )
-    if problem.errno == errno.EPERM:
-        text = "a flag of the source is locked by the user namespace and cannot be cleared" if userns else ""
+    if problem.errno == errno.EPERM and userns:
+        text = "a flag of the source is locked by the user namespace and cannot be cleared"
     return Error(f"{entry.doing} from {entry.source}", problem, text)
 
 

@@ -138,9 +138,7 @@ def new(work: Work, entry: Entry, target: int, data: list[bytes]) -> int:
         except m.FilesystemError as problem:
             # ENOSYS: no fsopen(2) here. EINVAL for nosymfollow: fsmount(2) knows it from Linux 5.14 on,
             # mount(2) from 5.10.
-            if problem.errno != errno.ENOSYS and not (
-                problem.errno == errno.EINVAL and flags & m.MS_NOSYMFOLLOW
-            ):
+            if problem.errno != errno.ENOSYS and not (problem.errno == errno.EINVAL and flags & m.MS_NOSYMFOLLOW):
                 raise
         else:
             return _attach(work, entry, made, target)
@@ -183,12 +181,7 @@ def parameters(entry: Entry, data: list[bytes], flags: int) -> list[tuple[bytes,
 
 def _instead(work: Work, entry: Entry, target: int, problem: OSError) -> int:
     """What can be had where the filesystem itself is refused. Raises Error."""
-    if (
-        entry.kind == "sysfs"
-        and problem.errno == errno.EPERM
-        and entry.options.flags & m.MS_RDONLY
-        and work.in_userns
-    ):
+    if entry.kind == "sysfs" and problem.errno == errno.EPERM and entry.options.flags & m.MS_RDONLY and work.in_userns:
         return _host_sys(entry, target, problem)
     if not st.S_ISDIR(posix.fstat(target).st_mode):
         raise Error(entry.doing, "not a directory", "the destination is a file") from None
@@ -256,7 +249,7 @@ def open_sources(work: Work) -> None:
             warn(f"{entry.where}.source {entry.source}: no such file or directory, left out (nofail)")
             work.mounts.remove(entry)
         except OSError as problem:
-            text = "open files are limited: see ulimit -n" if problem.errno == errno.EMFILE else ""
+            text = hints.source(entry, problem, work.in_userns)
             raise Error(f"{entry.where}.source {entry.source}", problem, text) from None
 
 

@@ -238,9 +238,7 @@ def locked_changes(options: Options) -> tuple[int, int]:
 
 
 def _with_access_time(options: Options, add: int, clear: int) -> tuple[int, int]:
-    chosen = options.flags & (_ATIME_CHOICE | m.MS_NODIRATIME) | options.cleared & (
-        m.MS_NOATIME | m.MS_STRICTATIME
-    )
+    chosen = options.flags & (_ATIME_CHOICE | m.MS_NODIRATIME) | options.cleared & (m.MS_NOATIME | m.MS_STRICTATIME)
     if chosen:
         clear |= m.ATTR_ATIME
         add |= access_time(options.flags)

@@ -61,9 +61,7 @@ class Device:
 
     __slots__ = ("gid", "mode", "number", "path", "type", "uid", "where")
 
-    def __init__(
-        self, where: str, path: bytes, kind: int, number: int, mode: int, uid: int, gid: int
-    ) -> None:
+    def __init__(self, where: str, path: bytes, kind: int, number: int, mode: int, uid: int, gid: int) -> None:
         self.where = where
         self.path = path
         self.type = kind
@@ -190,9 +188,7 @@ def devices(config: dict[str, Any]) -> list[Device]:
     for name, major, minor in DEFAULT_DEVICES:
         path = name.encode()
         if path not in taken:
-            made.append(
-                Device(f"default device {name}", path, st.S_IFCHR, posix.makedev(major, minor), 0o666, 0, 0)
-            )
+            made.append(Device(f"default device {name}", path, st.S_IFCHR, posix.makedev(major, minor), 0o666, 0, 0))
     # /dev/ptmx is always the link to the container's own pts/ptmx.
     return made + [device for device in own if device.path != b"/dev/ptmx"]
 
@@ -206,20 +202,16 @@ def _device(where: str, raw: dict[str, Any]) -> Device:
         raise Error(f"{where}.type", f"{raw.get('type')!r} is none of c, b, u, p")
     if kind != st.S_IFIFO and not ("major" in raw and "minor" in raw):
         raise Error(f"{where} {path}", "major and minor are required")
-    number = 0 if kind == st.S_IFIFO else _number(where, raw["major"], raw["minor"])
+    number = 0 if kind == st.S_IFIFO else _number(f"{where} {path}", raw["major"], raw["minor"])
     mode = raw.get("fileMode")
     mode = 0o666 if mode is None else int(mode) & 0o7777
     spot = place(path, f"{where}.path")
-    return Device(
-        f"{where} {path}", spot, kind, number, mode, int(raw.get("uid") or 0), int(raw.get("gid") or 0)
-    )
+    return Device(f"{where} {path}", spot, kind, number, mode, int(raw.get("uid") or 0), int(raw.get("gid") or 0))
 
 
 def _number(where: str, major: int, minor: int) -> int:
     if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
-        raise Error(
-            where, f"no such device number {major}:{minor}", "the kernel has 12 bits for major, 20 for minor"
-        )
+        raise Error(where, f"no such device number {major}:{minor}", "the kernel has 12 bits for major, 20 for minor")
     return posix.makedev(major, minor)
 
 

@@ -8,6 +8,7 @@ from ...errors import Error
 from ...linux import mount as m
 from ...linux import path as paths
 from ...linux.openat2 import DIRECTORY, Held
+from ...native import _native
 from . import plan
 from .options import PROPAGATION
 from .work import change
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from .work import Work
 
 STAGE = "oci-mount"
+
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 
 def propagation(config: dict[str, object]) -> str:
@@ -42,11 +46,7 @@ def set_propagation(work: Work) -> None:
         if wanted not in ("", "rslave", "rprivate"):
             _parent(work.folder.rootfs, m.MS_SLAVE if flag & m.MS_SLAVE else m.MS_PRIVATE)
     except OSError as problem:
-        hint = (
-            ""
-            if posix.geteuid() == 0
-            else "the mount namespace must belong to the container's user namespace"
-        )
+        hint = "" if posix.geteuid() == 0 else "the mount namespace must belong to the container's user namespace"
         raise Error(f"set mount propagation {wanted or 'rslave'}", problem, hint) from None
 
 
@@ -111,19 +111,17 @@ def become_root() -> None:
 
     Raises Error where the namespace has no user 0. See user_namespaces(7).
     """
-    from ...native import _native
-
+    call, numbers = _native.syscall, _native.NR
+    # Raw calls: those of the C library wait for every thread it remembers, and clone3 left ours behind.
     try:
-        posix.setgroups([])
+        call(numbers["setgroups"], 0, None)
     except PermissionError:
         # /proc/PID/setgroups says deny: an unprivileged user made the namespace, the groups stay.
         pass
     try:
-        posix.setresgid(0, 0, 0)
-        posix.setresuid(0, 0, 0)
+        call(numbers["setresgid"], 0, 0, 0)
+        call(numbers["setresuid"], 0, 0, 0)
     except OSError as problem:
-        raise Error(
-            "linux.uidMappings: become user 0 of the container", problem, "map user and group 0"
-        ) from None
-    ambient, clear_all = 47, 4
-    _native.syscall(_native.NR["prctl"], ambient, clear_all, 0, 0, 0)
+        doing = "linux.uidMappings: become user 0 of the container"
+        raise Error(doing, problem, "map user and group 0") from None
+    call(numbers["prctl"], _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
