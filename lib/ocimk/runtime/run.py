@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 def main(invocation: Invocation) -> int:
     """The command; returns the program's exit status (128+n when signal n ended it). Raises Error."""
     detached = invocation.flag("detach")
-    if not invocation.flag("no-subreaper"):
-        prctl.set_child_subreaper(True)
+    # While it is made, in any case: an oci-unshare that was executed leaves its child, the first process, to us.
+    prctl.set_child_subreaper(True)
     folder, child = creation.create(invocation, detached)
+    if invocation.flag("no-subreaper"):
+        prctl.set_child_subreaper(False)
     if detached:
         _start(folder)
         folder.release()
