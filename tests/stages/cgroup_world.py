@@ -14,6 +14,7 @@ import traceback
 from contextlib import contextmanager
 
 import pytest
+
 from ocimk.container.folder import Folder
 from ocimk.linux import cgroup, cgroup_procs
 from ocimk.native import _native

@@ -24,10 +24,12 @@ from cgroup_world import (
     result,
     umount,
 )
+
 from ocimk.errors import Error
 from ocimk.linux import cgroup
 from ocimk.stages import cgroup as stage
-from ocimk.stages.cgroups import live
+from ocimk.stages import cgroups
+from ocimk.stages.cgroups import live, resources
 
 pytestmark = [pytest.mark.root, needs_root, needs_hybrid]
 
@@ -166,6 +168,17 @@ def forget(name: str) -> None:
     os.rmdir(point)
 
 
+def test_what_an_old_kernel_lacks_and_nobody_misses(tmp_path):
+    wanted = {"cpu": {"burst": 0}}
+    with applied(tmp_path, wanted) as folder:
+        (tmp_path / "cpu").mkdir()
+        layout = cgroups.Layout("v1", {"cpu": f"{tmp_path}/cpu"})
+        resources.apply(layout, wanted, resources.PARTS)
+        with pytest.raises(Error, match="this kernel has no cpu.cfs_burst_us"):
+            resources.apply(layout, {"cpu": {"burst": 5}}, resources.PARTS)
+        assert read(folder, "cpu", "cpu.cfs_burst_us") == "0"
+
+
 def test_shares_and_realtime_that_the_kernel_would_refuse(tmp_path):
     folder = make_folder(tmp_path, {"cpu": {"realtimePeriod": 1000000, "realtimeRuntime": 2000000}})
 
@@ -210,9 +223,10 @@ def test_too_much_memory_is_a_kill_that_is_counted(tmp_path):
             memory[at] = 1
 
     with applied(tmp_path, {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}}) as folder:
-        assert live.oom_kills(folder) == 0
+        assert live.oom_kills(folder) == 0 and live.oom_hint(folder) == ""
         assert result(folder, eat) == -signal.SIGKILL
         assert live.oom_kills(folder) == 1
+        assert f"memory.limit is {16 * MIB}, " in live.oom_hint(folder)
 
 
 def test_devices_are_denied_but_the_common_ones(tmp_path):

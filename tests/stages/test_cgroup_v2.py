@@ -23,6 +23,7 @@ from cgroup_world import (
     result,
     spawn,
 )
+
 from ocimk.errors import Error
 from ocimk.linux import bpf, cgroup
 from ocimk.stages import cgroup as stage
@@ -423,6 +424,32 @@ def test_planned_files_of_v2_are_written_one_setting_a_write(tmp_path):
         "io.max": "8:0 rbps=1",
         "cpu.max.burst": "0",
     }
+
+
+def test_where_to_go_when_init_has_switched_controllers_on(tmp_path):
+    def check():
+        needs_hugetlb()
+        with applied(tmp_path) as folder:
+            path = paths_of(folder)[""]
+            pid = spawn(folder, signal.pause)
+            assert cgroups.beside_init(folder, pid) == {}
+            os.mkdir(f"{path}/init.scope")
+            for where, name, text in (
+                ("/init.scope", "cgroup.procs", pid),
+                ("", "cgroup.subtree_control", "+hugetlb"),
+            ):
+                with cgroup.Group(f"{path}{where}") as group:
+                    group.write(name, str(text))
+
+            sub = cgroups.beside_init(folder, pid)
+
+            assert sub == {"": "init.scope"}
+            cgroups.attach(folder, os.getpid(), sub)
+            assert cgroup.memberships()[""].endswith("/init.scope")
+            with cgroup.Group("/sys/fs/cgroup") as group:
+                group.write("cgroup.procs", "0")
+
+    in_v2(check)
 
 
 def test_a_process_that_is_born_there_dies_there(tmp_path):

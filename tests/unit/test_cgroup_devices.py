@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ocimk.errors import Error
 from ocimk.stages.cgroups import devices
 from ocimk.stages.cgroups.devices import ALL, ANY, MKNOD, READ, WRITE, Exceptions, fold, transition

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ocimk.errors import Error
 from ocimk.stages.cgroups import Layout, blockio, cpu, memory, rare, resources
 

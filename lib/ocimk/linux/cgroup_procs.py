@@ -287,7 +287,9 @@ def remove(path: str, seconds: float) -> list[int]:
             return []
         left = deadline - time.monotonic()
         if left <= 0:
-            return of_tree(path)
+            if found := of_tree(path):
+                return found
+            raise OSError(errno.EBUSY, posix.strerror(errno.EBUSY))
         if cgroup.magic(path) == cgroup.MAGIC_V2 and not await_event(path, "populated 0", left):
             continue
         # Empty and yet busy: a sub-cgroup that was just made, or a v1 cgroup, which tells of nothing.

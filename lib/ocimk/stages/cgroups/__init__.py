@@ -86,6 +86,21 @@ def places(layout: Layout, sub: dict[str, str] | None = None) -> dict[str, str]:
     return {name: below(path, sub.get(name, every)) for name, path in layout.paths.items()}
 
 
+def beside_init(folder: Folder, pid: int) -> dict[str, str]:
+    """The sub-cgroup, for the functions below, where the container's first process *pid* is, when nothing
+    else may be joined: a cgroup2 that has switched controllers on for its children cannot hold processes
+    itself, and an init that did so (systemd, for one) has moved. {} in the usual case. Raises Error.
+    """
+    from ...linux import cgroup
+
+    top = load(folder).v2
+    if not top or not cgroup.controllers(top, "cgroup.subtree_control"):
+        return {}
+    mount = cgroup.UNIFIED if top.startswith(f"{cgroup.UNIFIED}/") else cgroup.ROOT
+    there = mount + cgroup.memberships(str(pid)).get("", "")
+    return {"": there.removeprefix(f"{top}/")} if there.startswith(f"{top}/") else {}
+
+
 def clone_fd(folder: Folder, sub: dict[str, str] | None = None) -> int:
     """The cgroup2 directory opened for CLONE_INTO_CGROUP (v2 and hybrid), else -1. Raises Error.
 

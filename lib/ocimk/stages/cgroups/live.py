@@ -193,6 +193,22 @@ def stats(folder: Folder) -> dict[str, Any]:
     return measuring.stats(load(folder))
 
 
+def oom_hint(folder: Folder) -> str:
+    """Why a process may have been killed before it could say a word: "" unless the OOM killer was at work.
+    Raises Error."""
+    if not oom_kills(folder):
+        return ""
+    from ...linux.cgroup import Group
+
+    layout = load(folder)
+    path, files = layout.paths.get("memory", ""), ("memory.limit_in_bytes", "memory.max_usage_in_bytes")
+    if not path:
+        path, files = layout.v2, ("memory.max", "memory.peak")
+    with Group(path) as group:
+        limit, peak = (group.number(file) for file in files)
+    return f"killed for lack of memory: linux.resources.memory.limit is {limit}, {peak} were needed"
+
+
 def oom_kills(folder: Folder) -> int:
     """How many processes of the container the OOM killer has killed; 0 where no memory controller tells.
     Raises Error."""
