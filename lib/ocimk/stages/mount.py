@@ -20,8 +20,6 @@ from .rootfs.work import Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from ..container.folder import Folder
 
 NAME = "oci-mount"
@@ -71,6 +69,9 @@ def build(work: Work) -> None:
     mounts.open_sources(work)
     root.attach(work, private)
     if nobody:
+        from .rootfs import cgroups
+
+        cgroups.remember(work)
         root.become_root()
     mounts.apply(work)
     fill(work)
@@ -153,10 +154,3 @@ def check(folder: Folder) -> list[str]:
     from .rootfs import check as checks
 
     return checks.problems(folder)
-
-
-def features() -> dict[str, Any]:
-    """What ``oci features`` says of mounts."""
-    from .rootfs.options import known
-
-    return {"mountOptions": known(), "linux": {"mountExtensions": {"idmap": {"enabled": True}}}}

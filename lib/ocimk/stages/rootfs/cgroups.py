@@ -68,10 +68,10 @@ def _instead(work: Work, entry: Entry, target: int) -> None:
     With a cgroup namespace: the container's own cgroup, as if it were the top. Without: everything, but
     only the container's own cgroup may be writable (CVE-2023-25809).
     """
-    own = own_cgroup(work)
     namespaced = plan.namespace(work.config, "cgroup") is not None
     add = options.attributes(entry.options.flags) & ~m.ATTR_ATIME
     try:
+        own = own_cgroup(work)
         if namespaced:
             made = _bound(own, target, add)
         else:
@@ -100,16 +100,30 @@ def _bound(source: bytes, target: int, add: int) -> int:
 
 
 def own_cgroup(work: Work) -> bytes:
-    """The path of the container's cgroup of v2 on the host: what oci-cgroup wrote down, else what the
-    kernel says."""
+    """The container's cgroup of v2 by its path on the host: what oci-cgroup wrote down, else what the kernel
+    says. Raises FileNotFoundError where neither can tell: a cgroup namespace hides it from us."""
+    if work.cgroup:
+        return work.cgroup
     try:
         known = jsonio.loads(work.folder.read("cgroup.json"), "cgroup.json")
         path = (known.get("paths") or {}).get("", "")
         if path:
             return plan.encode(path, "cgroup.json")
-    except FileNotFoundError:
+    except OSError:
         pass
+    if plan.namespace(work.config, "cgroup") is not None:
+        raise FileNotFoundError(errno.ENOENT, posix.strerror(errno.ENOENT))
     return TOP + memberships().get(b"", b"/").rstrip(b"/")
+
+
+def remember(work: Work) -> None:
+    """Look up the container's cgroup while we still may read its folder: not after becoming root of a user
+    namespace."""
+    if any(entry.kind == "cgroup" for entry in work.mounts) and unified():
+        try:
+            work.cgroup = own_cgroup(work)
+        except FileNotFoundError:
+            pass
 
 
 # ---- cgroup v1 -------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def _entry(config: dict[str, object], entry: Entry, types: set[str], old: bool) 
     found = []
     if entry.kind == "bind":
         found += _source(entry)
-    elif entry.kind not in types and entry.kind and entry.kind != "cgroup":
+    elif entry.kind not in (*types, "cgroup") and not entry.options.flags & m.MS_REMOUNT:
         hint = f"modprobe {entry.kind}, or another kernel"
         found.append(f"{entry.where}.type {entry.kind}: not among the kernel's filesystems ({hint})")
     if old and (entry.options.recursive or plan.id_mapped(entry)):

@@ -159,8 +159,9 @@ def _readonly(path: str) -> str:
 
 def _masked(path: str) -> str:
     spot = _in(path)
-    cover = "mount -t tmpfs -o ro,nr_blocks=1,nr_inodes=1 tmpfs"
-    return f"if [ -d {spot} ]; then {cover} {spot}; elif [ -e {spot} ]; then mount --bind /dev/null {spot}; fi"
+    empty = f"mount -t tmpfs -o ro,nosuid,nodev,noexec,nr_blocks=1,nr_inodes=1 tmpfs {spot}"
+    null = f"mount --bind /dev/null {spot} && mount -o remount,bind,ro,nosuid,noexec {spot}"
+    return f"if [ -d {spot} ]; then {empty}; elif [ -e {spot} ]; then {null}; fi"
 
 
 def _enter(config: dict[str, object], no_pivot: bool) -> list[str]:
@@ -170,7 +171,8 @@ def _enter(config: dict[str, object], no_pivot: bool) -> list[str]:
         return ['exec chroot "$ROOT"']
     if no_pivot:
         return ['cd "$ROOT" && mount --move . / && exec chroot .']
-    return ['cd "$ROOT" && pivot_root . . && mount --make-rslave . && umount -l . && cd /', *after]
+    pivot = ['cd "$ROOT"', "pivot_root . .", "umount -l .  # from here on the image's own tools", "cd /"]
+    return pivot + after
 
 
 def _spot(entry: Entry) -> str:

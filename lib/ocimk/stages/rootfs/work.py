@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Work:
     """One root filesystem being built."""
 
-    __slots__ = ("config", "folder", "label", "late", "mounts", "real", "root", "sources", "userns")
+    __slots__ = ("cgroup", "config", "folder", "label", "late", "mounts", "real", "root", "sources", "userns")
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
@@ -34,6 +34,8 @@ class Work:
         """Bind sources opened in advance: index in mounts[] to detached mount"""
         self.late: list[tuple[str, int]] = []
         """Mounts to be made read-only at the end: (doing, mount)"""
+        self.cgroup = b""
+        """The container's cgroup of v2 on the host, when it was looked up in advance"""
         self.label = str(self.linux.get("mountLabel") or "")
 
     @property
