@@ -320,7 +320,7 @@ def test_disabled_is_silent_about_mere_device_rules(tmp_path, capfd):
 def test_unknown_words(tmp_path):
     folder = make_folder(tmp_path)
 
-    with pytest.raises(Usage, match="unknown cgroup manager systemd.*cgroupfs or disabled"):
+    with pytest.raises(Usage, match="--manager systemd: not supported yet .cgroupfs or disabled"):
         stage.apply(folder, {"--manager": "systemd"}, [])
     with pytest.raises(Usage, match="unknown part everything"):
         stage.apply(folder, {}, ["everything"])

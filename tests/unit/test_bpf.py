@@ -6,6 +6,7 @@ import random
 import struct
 
 import pytest
+
 from ocimk.linux import bpf
 
 ANY = -1

@@ -191,7 +191,8 @@ def mounts() -> list[Mount]:
         version = 2 if tail.startswith("2 ") else 1
         names = frozenset(tail.split(" ")[-1].split(",")) if version == 1 else frozenset(("",))
         found.append((unescape(fields[4]), unescape(fields[3]), version, names))
-    return found  # type: ignore[return-value]  # plain tuples: a NamedTuple would cost an import of collections
+    # Plain tuples: a NamedTuple would cost an import of collections.
+    return found  # type: ignore[return-value]
 
 
 def unescape(text: str) -> str:

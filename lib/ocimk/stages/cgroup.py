@@ -41,7 +41,8 @@ def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
     try:
         driver = DRIVERS[manager]
     except KeyError:
-        raise Usage(f"unknown cgroup manager {manager}", hint=" or ".join(DRIVERS)) from None
+        cause = "not supported yet" if manager == "systemd" else "no such cgroup manager"
+        raise Usage(f"--manager {manager}", cause, " or ".join(DRIVERS)) from None
     try:
         driver(folder, options.get("--rootless", "auto"), parts)
     except Error:
