@@ -279,7 +279,6 @@ def test_encode_and_parse_are_inverse() -> None:
     assert ledger.parse(ledger.encode(entries)) == entries
 
 
-@pytest.mark.xfail(strict=True, reason="ledger.append does not notice a short write")
 def test_a_line_that_does_not_fit_is_an_error_and_harms_no_other(folder: Folder) -> None:
     """A full disk takes a part of a line: then nothing may be made, and later lines must be read right."""
     text = "import resource, signal, sys; sys.path.insert(0, sys.argv[1])\n"

@@ -32,7 +32,7 @@ class Folder:
         self.fds: dict[str, int] = fds_from_environment()
         self.inprocess = False
         """Whether stock stages are called instead of executed (the dispatcher's way)."""
-        self.search: list[str] = []
+        self.search: list[str] = search_from_environment()
         """Folders that are searched for stages before the stock ones."""
         self._config: dict[str, Any] | None = None
         self._state: dict[str, Any] | None = None
@@ -292,6 +292,12 @@ def fds_from_environment() -> dict[str, int]:
             # Open across the one exec that brought it here; nothing else that we start is to have it.
             posix.set_inheritable(fds[name], False)
     return fds
+
+
+def search_from_environment() -> list[str]:
+    """The folders in which stages are looked for before the stock ones, from OCI_EXEC_PATH; absolute ones only."""
+    places = posix.environ.get(b"OCI_EXEC_PATH", b"").decode("utf-8", "surrogateescape")
+    return [place for place in places.split(":") if place.startswith("/")]
 
 
 def check_id(name: str) -> None:

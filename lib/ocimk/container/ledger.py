@@ -6,6 +6,7 @@ whole lines only; a last line without its newline (a machine that lost power) wa
 
 from __future__ import annotations
 
+import errno
 import posix
 
 TYPE_CHECKING = False
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
 
 
 def append(path: str, entry: Entry) -> None:
-    """Add one line. Raises OSError."""
+    """Add one line, whole or not at all. Raises OSError (ENOSPC also when only a part of it fits)."""
+    line = encode([entry])
     fd = posix.open(path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
     try:
-        posix.write(fd, encode([entry]))
+        before = posix.fstat(fd).st_size
+        if posix.write(fd, line) < len(line):
+            posix.ftruncate(fd, before)
+            raise OSError(errno.ENOSPC, "no space left on device")
     finally:
         posix.close(fd)
 

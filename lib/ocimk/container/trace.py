@@ -34,15 +34,20 @@ class Span:
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, tb: TracebackType | None
     ) -> None:
-        fd = self.folder.fds.get("trace", -1)
-        if fd < 0:
-            return
-        ended = time.monotonic_ns()
-        stage, verb = self.argv[0], self.argv[1] if len(self.argv) > 1 else ""
-        operands = self.argv[3:]
-        if "--" in operands:
-            operands = operands[: operands.index("--")]
-        line: dict[str, object] = {"stage": stage, "verb": verb, "operands": operands, "container": self.folder.id}
-        line |= {"pid": posix.getpid(), "start": self.start, "duration": ended - self.start}
-        line["result"] = str(problem) if problem else "done"
-        posix.write(fd, (jsonio.dumps(line) + "\n").encode("utf-8", "surrogateescape"))
+        note(self.folder, self.argv, self.start, str(problem) if problem else "done")
+
+
+def note(folder: Folder, argv: list[str], start: int, result: str) -> None:
+    """Write one line: what began at *start* ends now. Nothing when no trace is asked for."""
+    fd = folder.fds.get("trace", -1)
+    if fd < 0:
+        return
+    ended = time.monotonic_ns()
+    stage, verb = argv[0], argv[1] if len(argv) > 1 else ""
+    operands = argv[3:]
+    if "--" in operands:
+        operands = operands[: operands.index("--")]
+    line: dict[str, object] = {"stage": stage, "verb": verb, "operands": operands, "container": folder.id}
+    line |= {"pid": posix.getpid(), "start": start, "duration": ended - start}
+    line["result"] = result
+    posix.write(fd, (jsonio.dumps(line) + "\n").encode("utf-8", "surrogateescape"))

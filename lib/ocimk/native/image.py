@@ -151,7 +151,7 @@ class Plan:
         if step.kind != CALL:
             return _KINDS[step.kind].format(label=step.label, args=step.args)
         args = ", ".join(self._show(a) for a in step.args)
-        return f"{names[step.nr]}({args})"
+        return f"{names[step.nr]}({args})  # {step.label}"
 
     def _show(self, arg: int) -> str:
         if not isinstance(arg, Address):

@@ -6,6 +6,7 @@ import posix
 import sys
 
 from ..container.folder import Folder, check_id
+from ..container.trace import Span
 from ..errors import Error
 from ..linux import path as paths
 from ..linux import process
@@ -90,8 +91,9 @@ def _carry_out(folder: Folder, planned: plan.CreatePlan, invocation: Invocation,
     for line in planned.host[1:]:
         runner.run(folder, line)
     if folder.inprocess and not _overridden(folder):
-        child = birth.start(folder, planned.chain())
-        birth.attend(folder, child, invocation.meanwhile)
+        with Span(folder, planned.unshare):
+            child = birth.start(folder, planned.chain())
+            birth.attend(folder, child, invocation.meanwhile)
         if child.ready and child.console >= 0 and invocation.text("console-socket"):
             birth.hand_over_console(child, invocation.text("console-socket"))
     else:

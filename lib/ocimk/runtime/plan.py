@@ -27,7 +27,7 @@ class CreatePlan:
             [*validate, "--config", config_file] if config_file else validate,
             ["oci-state", "apply", place, "creating"],
             ["oci-seccomp", "apply", place],
-            ["oci-cgroup", "apply", place, "--manager", invocation.cgroup_manager],
+            ["oci-cgroup", "apply", place, *_cgroup_options(invocation), "create", "limits"],
         ]
         self.unshare: Line = ["oci-unshare", "apply", place]
         if invocation.text("console-socket"):
@@ -62,6 +62,13 @@ class CreatePlan:
             return
         known = [line[0] for line in [*self.host, self.unshare, *self.inner]]
         raise Error(f"--break {stage}", "no such stage in the plan", " ".join(known))
+
+
+def _cgroup_options(invocation: Invocation) -> Line:
+    words = ["--manager", invocation.cgroup_manager]
+    if "rootless" in invocation.globals:
+        words += ["--rootless", "true" if invocation.rootless else "false"]
+    return words
 
 
 def _last_options(invocation: Invocation) -> Line:

@@ -14,6 +14,7 @@ from . import start as starting
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..cli.invocation import Invocation
+    from ..stages.birth import Child
 
 
 def main(invocation: Invocation) -> int:
@@ -24,32 +25,35 @@ def main(invocation: Invocation) -> int:
     folder, child = creation.create(invocation, detached)
     if invocation.flag("no-subreaper"):
         prctl.set_child_subreaper(False)
-    if detached:
-        _start(folder)
-        folder.release()
-        return 0
-    from . import foreground
-
-    with foreground.Foreground(child) as screen:
-        _start(folder)
-        folder.release()
-        status = screen.stay()
-    if not invocation.flag("keep"):
+    try:
+        status = 0 if detached else _stay(folder, child)
+        if detached:
+            starting.start(folder)
+    except Error:
+        _discard(folder)
+        raise
+    folder.release()
+    if not detached and not invocation.flag("keep"):
         _delete(folder)
     return status
 
 
-def _start(folder: Folder) -> None:
-    """Start; a container whose program cannot be run is not left behind. Raises Error."""
-    try:
+def _stay(folder: Folder, child: Child) -> int:
+    """Start it and stay to its end; returns the program's exit status. Raises Error."""
+    from . import foreground
+
+    with foreground.Foreground(child) as screen:
         starting.start(folder)
-    except Error:
-        try:
-            if _there(folder):
-                deletion.delete(folder, force=True)
-        except Error as problem:
-            warn(f"while undoing: {problem}")
-        raise
+        folder.release()
+        return screen.stay()
+
+
+def _discard(folder: Folder) -> None:
+    """Leave nothing of a container that could not be started, or that we can no longer follow."""
+    try:
+        _delete(folder)
+    except Error as problem:
+        warn(f"while undoing: {problem}; delete --force {folder.id} tries again")
 
 
 def _there(folder: Folder) -> bool:
@@ -65,7 +69,8 @@ def _delete(folder: Folder) -> None:
     if not _there(folder):
         return
     try:
-        folder.lock()
+        folder.relock()
     except Error:
         return
+    folder.forget()
     deletion.delete(folder, force=True)

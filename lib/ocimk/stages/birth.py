@@ -238,9 +238,25 @@ def attend(folder: Folder, child: Child, meanwhile: Callable[[], None] | None = 
             sync.send(fd, "go")
         elif message == "ready":
             child.ready = True
+            tighten(folder)
             runner.run(folder, ["oci-state", "apply", folder.path, "created"])
         elif not message:
             return _ended(child)
+
+
+def tighten(folder: Folder) -> None:
+    """Write the limits of memory and processes only now that the waiting image is all there is to be limited."""
+    resources = (folder.config.get("linux") or {}).get("resources") or {}
+    if not any(resources.get(name) for name in ("memory", "pids", "unified")):
+        return
+    from . import cgroups
+
+    try:
+        folder.read(names.CGROUP)
+    except FileNotFoundError:
+        return
+    if cgroups.load(folder).mode != "none":
+        runner.run(folder, ["oci-cgroup", "apply", folder.path, "tight"])
 
 
 def _receive(child: Child) -> str:

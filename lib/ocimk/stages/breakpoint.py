@@ -27,7 +27,11 @@ def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
     posix.write(2, f"oci-break: {greeting}".encode("utf-8", "surrogateescape"))
     env = contract.environment(folder) | {b"OCI_DIR": folder.path.encode("utf-8", "surrogateescape")}
     program = contract.locate(shell, [])
+    for fd in folder.fds.values():
+        posix.set_inheritable(fd, True)  # so that stages can be run from the shell
     pid = posix.posix_spawn(program, [shell], env, setsigdef=[2, 13, 15, 25])
+    for fd in folder.fds.values():
+        posix.set_inheritable(fd, False)
     status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
     if status:
         raise Error(f"stopped before {before}", f"the shell ended with status {status}")

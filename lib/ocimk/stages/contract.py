@@ -115,13 +115,20 @@ def usage(stage: Stage) -> str:
 
 def help_text(stage: Stage) -> str:
     """What --help prints: synopsis, the verbs, the options, an example."""
-    rows = [("apply", "do it, record it, then become NEXT"), ("undo", "remove exactly what apply recorded")]
+    rows = [
+        ("apply", f"do it, record it{', then become NEXT' if stage.CHAINS else ''}"),
+        ("undo", "remove exactly what apply recorded"),
+    ]
     rows += [("explain", "print what apply would do as commands"), ("check", "say whether this host can do it")]
     lines = [f"Usage: {usage(stage)}", "", stage.SUMMARY, "", "Verbs:"]
     lines += [f"  {name:<10} {text}" for name, text in rows]
     if stage.OPTIONS:
         lines += ["", "Options:"]
         lines += [f"  {(name + ' ' + metavar).strip():<28} {text}" for name, metavar, text in stage.OPTIONS]
+    forms = getattr(stage, "FORMS", ())
+    if forms:
+        lines += ["", "Also:"]
+        lines += [f"  {stage.NAME} {form}\n      {text}" for form, text in forms]
     page = stage.NAME
     return "\n".join([*lines, "", f"DIR is a container's folder (ocimk-folder(5)); see {page}(1) and ocimk-stage(7)."])
 
@@ -181,8 +188,11 @@ def carry_out(stage: Stage, folder: Folder, call: Call) -> int:
     chain = getattr(stage, "apply_next", None)
     if chain is not None:
         return int(chain(folder, call.options, call.next))
-    with Span(folder, [stage.NAME, "apply", call.place, *call.operands]):
-        stage.apply(folder, call.options, call.operands)
+    if folder.inprocess:
+        stage.apply(folder, call.options, call.operands)  # runner.run writes the trace
+    else:
+        with Span(folder, [stage.NAME, "apply", call.place, *call.operands]):
+            stage.apply(folder, call.options, call.operands)
     if call.next:
         become(folder, call.next)
     return 0
@@ -251,6 +261,8 @@ def environment(folder: Folder) -> dict[bytes, bytes]:
     env = dict(posix.environ)
     handed = {name: fd for name, fd in folder.fds.items() if fd >= 0}
     env[b"OCI_FDS"] = " ".join(f"{name}={fd}" for name, fd in handed.items()).encode()
+    # A program of the chain that is not ours finds the next stage by its bare name.
+    env[b"PATH"] = env.get(b"PATH", _PATH) + b":" + execpath.stock().encode("utf-8", "surrogateescape")
     if folder.search:
         env[b"OCI_EXEC_PATH"] = ":".join(folder.search).encode("utf-8", "surrogateescape")
     return env

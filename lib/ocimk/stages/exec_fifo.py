@@ -10,8 +10,9 @@ from __future__ import annotations
 import _signal
 import fcntl
 import posix
+import time
 
-from ..container import barrier, names, sync
+from ..container import barrier, names, sync, trace
 from ..container.folder import Folder
 from ..errors import Error, debug
 from ..native import _native, image
@@ -44,6 +45,7 @@ def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
     """Never returns but by raising Error: the process becomes the waiting image."""
     if folder.config.get("process") is None:
         raise Error("process property must not be empty", hint="config.json names no program to run")
+    began = time.monotonic_ns()
     kept = preserved(options)
     code = image.load()
     if names.FIFO not in folder.fds:
@@ -57,6 +59,7 @@ def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
     plan = process_plan.build(folder, words, kept, posix.getpid())
     enter.enter(folder, "--no-pivot" in options, root.propagation(folder.config))
     take_terminal(folder)
+    trace.note(folder, [NAME, "apply", folder.path], began, "done")
     become(folder, code, plan, kept)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..container.folder import Folder
 
 NAME = "oci-mount"
-SUMMARY = "Mount a container's root filesystem and all that belongs into it."
+SUMMARY = "mount a container's root filesystem and all that belongs into it"
 OPTIONS = (
     ("--enter", "", "change the root at once, to look around inside"),
     ("--no-pivot", "", "with --enter: move the root mount and chroot instead of pivot_root"),

@@ -39,6 +39,8 @@ def _spawn(folder: Folder, argv: list[str]) -> None:
     before = folder.fds
     try:
         folder.fds = {**before, "sync": theirs.fileno()}
+        if argv[0] != "oci-unshare":
+            folder.fds.pop("trace", None)  # its line is ours to write; only a chain goes on where we cannot see it
         for fd in folder.fds.values():
             posix.set_inheritable(fd, True)
         pid = posix.posix_spawn(program, argv, contract.environment(folder))

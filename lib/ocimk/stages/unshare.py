@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "oci-unshare"
 SUMMARY = "make the container's first process in its namespaces and cgroup; it becomes NEXT"
-OPTIONS = (
-    ("--console-socket", "PATH", "send the terminal's master there once the container is created"),
-    ("--detach", "", "end when the container is created (as oci create does) even if a terminal was made"),
-)
+OPTIONS = (("--console-socket", "PATH", "send the terminal's master there once the container is created"),)
 VALUES = ""
 CHAINS = True
 
@@ -59,6 +56,10 @@ def apply_next(folder: Folder, options: dict[str, str], following: list[str]) ->
     if not child.ready:
         return child.status
     if child.console >= 0:
+        if "--console-socket" not in options:
+            birth.give_up(child)
+            hint = "pass --console-socket, or set process.terminal to false"
+            raise Error("process.terminal", "nobody takes the terminal's master", hint)
         birth.hand_over_console(child, options.get("--console-socket", ""))
     return 0
 

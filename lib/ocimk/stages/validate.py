@@ -1,11 +1,10 @@
 """oci-validate: hold a bundle's config.json against the specification and keep a snapshot of it.
 
-    oci-validate apply DIR --bundle BUNDLE       make the container's folder, with the checked configuration
-    in it oci-validate check BUNDLE [--json]           tell everything that is wrong with it oci-validate
-    [--json] < config.json          a filter: the configuration unchanged, or what is wrong with it
+    oci-validate apply DIR --bundle BUNDLE   make the container's folder, with the checked configuration in it
+    oci-validate check BUNDLE [--json]       tell everything that is wrong with it
+    oci-validate [--json] < config.json      a filter: the configuration unchanged, or what is wrong with it
 
-What is checked without the host is in ocimk.spec; here is the rest: the bundle, its files, its root
-filesystem.
+What is checked without the host is in ocimk.spec; here is the rest: the bundle, its files, its root filesystem.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     Options = dict[str, str]
 
 NAME = "oci-validate"
-SUMMARY = "Hold a bundle's config.json against the OCI runtime specification and keep a snapshot of it."
+SUMMARY = "hold a bundle's config.json against the OCI runtime specification and keep a snapshot of it"
 OPTIONS = (
     ("--bundle", "DIR", "the bundle (the working directory)"),
     ("--config", "FILE", "the configuration, when it is not config.json in the bundle"),
