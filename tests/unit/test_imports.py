@@ -31,7 +31,7 @@ __file__ = sys.argv[0]
 exec(compile(open(__file__).read(), __file__, "exec"))
 """
 
-CORE = {"__future__", "_json", "fcntl", "gc", "select"}
+CORE = {"__future__", "_json", "errno", "fcntl", "gc", "select"}
 """Python's own modules that every command may load: all but _json and __future__ are built in."""
 CHAIN = CORE | {"_socket", "_struct"}
 MAKING = CHAIN | {"_stat"}
