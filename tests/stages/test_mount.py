@@ -489,7 +489,9 @@ def test_what_flows_between_host_and_root(bundle: Bundle, tmp_path: Path, wanted
     if wanted:
         bundle.config["linux"]["rootfsPropagation"] = wanted
     bundle.config["root"]["path"] = str(tmp_path / "host/rootfs")
-    with lab.mounted(tmp_path / "host"):
+    with lab.mounted(tmp_path / "host"), lab.mounted(tmp_path / "peer"):
+        os.system(f"mount --make-shared '{tmp_path}/peer'; mkdir '{tmp_path}/peer/inner'")
+        os.system(f"mount -t tmpfs tmpfs '{tmp_path}/peer/inner'")
         os.system(f"mount --make-shared '{tmp_path}/host' && cp -a '{bundle.rootfs}' '{tmp_path}/host/'")
         (tmp_path / "host/rootfs/late").mkdir()
         bundle.mount("/made", "tmpfs")
@@ -500,7 +502,7 @@ def test_what_flows_between_host_and_root(bundle: Bundle, tmp_path: Path, wanted
 
         before = lab.host_mounts()
         result = bundle.run(after=after).ok()
-        assert lab.host_mounts() == before
+        assert lab.host_mounts() == before, "what the container took off was taken off the host too"
         assert ("master" in result.mounts["/"].propagation) == (wanted in ("slave", "rslave"))
 
 

@@ -102,7 +102,9 @@ def test_missing_source(bundle: Bundle) -> None:
 
 def test_missing_source_with_nofail(bundle: Bundle) -> None:
     bundle.bind("/no/such/source", "/x", "rbind", "nofail")
-    assert "/x" not in bundle.run().ok().mounts
+    result = bundle.run().ok()
+    assert "/x" not in result.mounts
+    assert "mounts[2].source /no/such/source: no such file or directory, left out (nofail)" in result.out
 
 
 def test_directory_on_a_file(bundle: Bundle, volume: Path) -> None:

@@ -231,6 +231,24 @@ def test_own_cgroup_bound_where_a_mount_is_refused(bundle: Bundle, own_v2: Path)
 
 
 @needs_v2
+def test_own_cgroup_is_looked_up_before_the_folder_closes(bundle: Bundle, own_v2: Path) -> None:
+    """Root of a user namespace may not enter the container's folder, which only the host's root may."""
+    bundle.config["mounts"] = []
+    bundle.bind("/proc", "/proc", "rbind")
+    bundle.mount("/sys/fs/cgroup", "cgroup")
+    bundle.config["linux"]["namespaces"].append({"type": "cgroup"})
+    bundle.user()
+
+    def refuse(folder: Folder) -> None:
+        lab.refuse(fsopen=1)
+
+    before = joining(own_v2, only_v2, refuse)
+    mount = bundle.run(before=before, host=remember(own_v2)).ok().mounts["/sys/fs/cgroup"]
+    assert mount.type == "cgroup2"
+    assert mount.root.endswith(own_v2.name)
+
+
+@needs_v2
 def test_unknown_own_cgroup_is_never_the_hosts(bundle: Bundle, own_v2: Path) -> None:
     bundle.config["mounts"] = []
     bundle.bind("/proc", "/proc", "rbind")

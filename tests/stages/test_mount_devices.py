@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import os
 import socket
@@ -15,6 +16,8 @@ import pytest
 from mounting import Bundle, needs_root
 
 from ocimk.container.folder import Folder
+from ocimk.linux import mount as m
+from ocimk.stages.rootfs import plan
 
 pytestmark = needs_root
 
@@ -128,6 +131,28 @@ def test_dev_is_made_when_missing(bundle: Bundle) -> None:
     bundle.config["mounts"] = [lab.PROC]
     (bundle.rootfs / "dev").rmdir()
     bundle.run("test -c /dev/null").ok()
+
+
+def test_where_mknod_is_refused_the_hosts_devices_are_bound(bundle: Bundle) -> None:
+    """As in a user namespace that config.json does not speak of; a device is found by path or by its
+    number."""
+    device(bundle, "/dev/nothing", "c", major=1, minor=3)
+
+    def before(folder: Folder) -> None:
+        m.mount(None, b"/", None, m.MS_PRIVATE | m.MS_REC)
+        m.mount(b"tmpfs", b"/dev", b"tmpfs", 0)
+        for path, major, minor in plan.DEFAULT_DEVICES:
+            os.mknod(path, 0o020666, os.makedev(major, minor))
+        os.mknod("/dev/nothing", 0o020666, os.makedev(1, 5))
+        os.mkdir("/dev/char")
+        os.mknod("/dev/char/1:3", 0o020666, os.makedev(1, 3))
+        lab.refuse(mknodat=errno.EPERM)
+
+    script = "cat /proc/self/mountinfo; stat -c %t:%T /dev/nothing /dev/zero"
+    result = bundle.run(script, before=before).ok()
+    assert result.out.endswith("1:3\n1:5\n")
+    assert result.mounts["/dev/nothing"].root == "/char/1:3"
+    assert result.mounts["/dev/zero"].root == "/zero"
 
 
 # ---- the console

@@ -46,6 +46,7 @@ def test_filesystems_and_binds_come_out_the_same(bundle: Bundle, tmp_path: Path,
     with lab.mounted(tmp_path / "s", options="nosuid,noatime"), lab.mounted(tmp_path / "s/below"):
         bundle.mount("/late", "tmpfs", "ro", "nodev", "strictatime")
         bundle.mount("/never", "tmpfs", "noatime", "nodiratime", "nosymfollow")
+        bundle.mount("/odd", "tmpfs", "strictatime", "nodiratime")
         bundle.mount("/prop", "tmpfs", "rshared")
         bundle.mount("/sync", "tmpfs", "sync", "size=1m")
         for number, words in enumerate(
@@ -55,7 +56,7 @@ def test_filesystems_and_binds_come_out_the_same(bundle: Bundle, tmp_path: Path,
         bundle.bind(tmp_path / "s", "/bind/private", "rbind", "rprivate", "noexec")
         bundle.mount("/bind/private", "none", "bind", "remount", "ro")
         bundle.config["root"]["readonly"] = True
-        bundle.config["linux"]["readonlyPaths"] = ["/late", "/bin"]
+        bundle.config["linux"]["readonlyPaths"] = ["/late", "/bin", "/odd", "/never"]
         want = looks(bundle.run())
         got = looks(bundle.run(before=old))  # type: ignore[arg-type]
     assert got == want

@@ -50,10 +50,15 @@ def no_host_path(bundle: Bundle) -> None:
 @pytest.mark.parametrize("link", ["/", "../..", "../../../../../../.."])
 def test_a_link_to_the_root(bundle: Bundle, link: str) -> None:
     replace(bundle, "etc", link)
-    bundle.bind(bundle.path.parent / "host", "/etc/ocimk-test-target")
-    bundle.run("cat /ocimk-test-target/file").ok()
-    assert not os.path.exists("/ocimk-test-target")
-    assert (bundle.rootfs / "ocimk-test-target").is_dir()
+    name = f"ocimk-test-{os.getpid()}"
+    bundle.bind(bundle.path.parent / "host", f"/etc/{name}")
+    try:
+        bundle.run(f"cat /{name}/file").ok()
+        assert not os.path.exists(f"/{name}")
+    finally:
+        if os.path.exists(f"/{name}"):
+            os.rmdir(f"/{name}")
+    assert (bundle.rootfs / name).is_dir()
 
 
 def test_a_link_out_of_the_root_is_taken_inside(bundle: Bundle, outside: str) -> None:
@@ -213,6 +218,16 @@ def test_ptmx_must_be_of_a_devpts(bundle: Bundle) -> None:
     (bundle.rootfs / "dev/pts").mkdir()
     os.mknod(bundle.rootfs / "dev/pts/ptmx", 0o666 | 0o020000, os.makedev(5, 2))
     assert bundle.run().error.startswith("process.terminal: open /dev/pts/ptmx: it is not the ptmx of a devpts")
+
+
+def test_ptmx_must_not_only_look_like_one(bundle: Bundle) -> None:
+    """With the number of the device and the inode, but on a tmpfs."""
+    bundle.config["process"]["terminal"] = True
+    with lab.mounted(bundle.path / "pts"):
+        os.mknod(bundle.path / "pts/ptmx", 0o666 | 0o020000, os.makedev(5, 2))
+        assert (bundle.path / "pts/ptmx").stat().st_ino == 2
+        bundle.bind(bundle.path / "pts", "/dev/pts")
+        assert "it is not the ptmx of a devpts" in bundle.run().error
 
 
 def test_ptmx_must_not_be_a_link(bundle: Bundle) -> None:

@@ -83,11 +83,14 @@ def test_directories_are_made(place: Path, root: int) -> None:
         ("run", "/../outside", "/run/y", "outside/y"),
         ("run", "a/../b", "/run/c", "b/c"),
         ("run", "/srv", "/run", "srv"),
+        ("deep/run", "/srv", "/deep/run/x", "srv/x"),
+        ("deep/run", "srv", "/deep/run/x", "deep/srv/x"),
     ],
 )
 def test_links_that_lead_nowhere_are_made_to_lead(
     place: Path, root: int, link: str, target: str, path: str, want: str
 ) -> None:
+    (place / "deep").mkdir()
     (place / link).symlink_to(target)
     assert where(O.make_directories(root, path.encode())) == str(place / want)
     assert (place / link).is_symlink()
@@ -178,6 +181,23 @@ def test_no_descriptor_leaks(place: Path, root: int) -> None:
         with pytest.raises(OSError):
             O.make_directories(root, path)
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_walk_upwards_that_a_rename_disturbs_is_tried_again(place: Path, root: int) -> None:
+    (place / "d").mkdir()
+    path = b"d/../" * 200 + b"d"
+    pid = os.fork()
+    if pid == 0:
+        (place.parent / "x").mkdir()
+        while True:
+            os.rename(place.parent / "x", place.parent / "y")
+            os.rename(place.parent / "y", place.parent / "x")
+    try:
+        for _ in range(1000):
+            os.close(O.find(root, path))
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def test_a_directory_that_is_swapped_all_the_while(place: Path, root: int) -> None:
