@@ -37,8 +37,9 @@ def enter(folder: Folder, no_pivot: bool = False, propagation: str = "") -> None
         raise Error("change the root", "the root filesystem is not mounted", "oci-mount apply comes first")
     if no_pivot and "private" in propagation:
         raise Error("linux.rootfsPropagation", f"{propagation} is not safe without pivot_root")
-    if plan.needs_dev(plan.entries(folder.config, folder.bundle)):
-        _own_null(root)
+    streams = [fd for fd in (0, 1, 2) if _is_null(fd)]
+    if streams and plan.needs_dev(plan.entries(folder.config, folder.bundle)):
+        _own_null(root, streams)
     try:
         if plan.namespace(folder.config, "mount") is None:
             _chroot(root)
@@ -101,12 +102,9 @@ def make_readonly(fd: int) -> None:
         time.sleep(0.1)
 
 
-def _own_null(root: int) -> None:
+def _own_null(root: int, streams: list[int]) -> None:
     """Where our standard streams are the host's /dev/null let them be the container's: no file of the host
     stays open."""
-    streams = [fd for fd in (0, 1, 2) if _is_null(fd)]
-    if not streams:
-        return
     try:
         with Held(find(root, b"/dev/null", O_PATH | posix.O_NOFOLLOW)) as found:
             if not _is_null(found):
