@@ -43,9 +43,11 @@ RUNTIMES = {
 
 MAXRSS = """
 import posix, sys
-quiet = [(posix.POSIX_SPAWN_OPEN, fd, "/dev/null", posix.O_RDWR, 0) for fd in (1, 2)]
+quiet = [(posix.POSIX_SPAWN_OPEN, 1, "/dev/null", posix.O_RDWR, 0)]
 pid = posix.posix_spawnp(sys.argv[1], sys.argv[1:], posix.environ, file_actions=quiet)
-print(posix.wait4(pid, 0)[2].ru_maxrss)
+_, status, usage = posix.wait4(pid, 0)
+print(usage.ru_maxrss)
+sys.exit(posix.waitstatus_to_exitcode(status))
 """
 """A launcher that is small itself: what a process had before its exec counts into its peak memory (getrusage(2))."""
 
@@ -88,13 +90,13 @@ def timed(sample: Sample, name: str, argv: list[str]) -> None:
         launcher = ["/usr/bin/python3", "-ISc", MAXRSS, *argv]
         sample.memory[name] = int(subprocess.run(launcher, stdin=NOTHING, stdout=-1, check=True).stdout)
         return
-    began = time.perf_counter()
-    child = subprocess.Popen(argv, stdin=NOTHING, stdout=NOTHING, stderr=NOTHING)
-    child.wait()
-    sample.times[name].append((time.perf_counter() - began) * 1000)
-    if child.returncode != 0:
-        said = subprocess.run(argv, stdin=NOTHING, capture_output=True, text=True, check=False)
-        raise RuntimeError(f"{' '.join(argv)}: exit status {child.returncode}; again: {said.stderr.strip()}")
+    with tempfile.TemporaryFile() as said:  # not a pipe: what create leaves waiting keeps it open
+        began = time.perf_counter()
+        status = subprocess.Popen(argv, stdin=NOTHING, stdout=NOTHING, stderr=said).wait()
+        sample.times[name].append((time.perf_counter() - began) * 1000)
+        said.seek(0)
+        if status != 0:
+            raise RuntimeError(f"{' '.join(argv)}: exit status {status}: {said.read().decode().strip()}")
 
 
 def created(runtime: list[str]) -> tuple[int, int]:
@@ -114,7 +116,7 @@ def one_round(sample: Sample, runtime: list[str], sleeper: Path, ender: Path) ->
     pidfd = os.pidfd_open(pid)
     timed(sample, "state", [*runtime, "state", NAME])
     timed(sample, "start", [*runtime, "start", NAME])
-    timed(sample, "kill", [*runtime, "kill", "bench", "KILL"])
+    timed(sample, "kill", [*runtime, "kill", NAME, "KILL"])
     select.select([pidfd], [], [], 10)
     os.close(pidfd)
     timed(sample, "delete", [*runtime, "delete", NAME])
