@@ -7,7 +7,7 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +133,14 @@ def polls(pid: int) -> bool:
     return "poll" in Path(f"/proc/{pid}/wchan").read_text()
 
 
-def holds_pidfd(pid: int) -> bool:
-    """Whether the process waits for the end of another one."""
-    return any("pidfd" in link for link in _links(f"/proc/{pid}/fd"))
-
-
-def _links(place: str) -> Iterator[str]:
-    for name in os.listdir(place):
+def holds_pidfd(pid: int, of: int = 0) -> bool:
+    """Whether the process waits for the end of another one, of any or of a certain one."""
+    for name in os.listdir(f"/proc/{pid}/fdinfo"):
         try:
-            yield os.readlink(f"{place}/{name}")
+            info = Path(f"/proc/{pid}/fdinfo/{name}").read_text()
         except FileNotFoundError:
-            pass  # closed meanwhile
+            continue  # closed meanwhile
+        found = [line.split()[1] for line in info.splitlines() if line.startswith("Pid:")]
+        if found and (not of or found == [str(of)]):
+            return True
+    return False

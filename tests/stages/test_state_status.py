@@ -226,3 +226,15 @@ def in_a_process(runtime: str, uid: int) -> str:
     env = {"XDG_RUNTIME_DIR": runtime} if runtime else {}
     program = [sys.executable, "-I", "-c", text, str(TREE / "lib"), str(uid)]
     return subprocess.run(program, env=env, capture_output=True, check=True, text=True).stdout
+
+
+@pytest.mark.parametrize("how", [{}, {"exitStatus": 0}, {"exitStatus": 255}, {"signal": 9}])
+def test_a_note_comes_back_as_it_was(how: dict[str, int]) -> None:
+    state = {"status": "stopped", "pid": 77, "ocimk": {"startTime": 1, "exit": how}}
+    name = states.note(state, 1_700_000_000_500_000_000)
+    assert states.parse_note(name) == ("stopped", 77, "2023-11-14T22:13:20.5Z", how)
+
+
+@pytest.mark.parametrize("name", ["new", "", "running", "paused.1.2", "stopped.1.2.x3", "stopped.1.2.e", "created.1.-2"])
+def test_what_is_no_note(name: str) -> None:
+    assert states.parse_note(f".state.json.{name}") is None

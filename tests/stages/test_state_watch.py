@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ocimk.container.folder import Folder
+from ocimk.linux.process import start_time
 from state_kit import TREE, Box, Program, holds_pidfd, wait_until
 
 Watch = Callable[..., Program]
@@ -123,6 +124,49 @@ def test_a_folder_that_was_gone_before_it_could_be_looked_at(watch: Watch, box: 
     shutil.rmtree(box(to="creating").path)
     os.kill(program.process.pid, 18)
     assert program.statuses(1) == [("c1", "deleted")]
+
+
+def test_a_life_that_is_over_before_it_could_be_looked_at(watch: Watch, box: Boxes, root: Path) -> None:
+    """Every file is gone when the watcher looks; names in inotify's queue tell."""
+    root.mkdir()
+    program = watch()
+    container = box(to="creating")
+    assert program.statuses(1) == [("c1", "creating")]
+    os.kill(program.process.pid, 19)
+    container.to("created")
+    container.to("running")
+    container.end(9)
+    container.to("stopped", signal="9")
+    times = container.recorded()["ocimk"]["times"]
+    shutil.rmtree(container.path)
+    os.kill(program.process.pid, 18)
+    lines = [program.line() for _ in range(4)]
+    assert [line["status"] for line in lines] == ["created", "running", "stopped", "deleted"]
+    assert [line["time"] for line in lines[:3]] == [times[line["status"]] for line in lines[:3]]
+    assert {line["pid"] for line in lines[:3]} == {container.pid}
+    assert lines[2]["signal"] == 9
+
+
+def test_the_end_is_known_of_a_process_that_was_seen_while_creating(watch: Watch, box: Boxes, root: Path) -> None:
+    """Its pidfd was opened as soon as its pid was recorded, so how it ended is told though it was collected."""
+    root.mkdir()
+    program = watch()
+    container = box(to="creating")
+    container.process = subprocess.Popen(["sleep", "1000"])
+    own = {**container.folder.state["ocimk"], "startTime": start_time(container.pid)}
+    container.folder.commit(pid=container.pid, ocimk=own)
+    assert program.statuses(1) == [("c1", "creating")]
+    wait_until(lambda: holds_pidfd(program.process.pid, container.pid), "it does not watch the process")
+    os.kill(program.process.pid, 19)
+    container.to("created")
+    container.to("running")
+    container.end(9)
+    shutil.rmtree(container.path)
+    os.kill(program.process.pid, 18)
+    assert [status for _, status in program.statuses(2)] == ["created", "running"]
+    stopped = program.line()
+    assert stopped["status"] == "stopped"
+    assert stopped["signal"] == 9 or kernel() < (6, 15)
 
 
 def test_a_name_used_again_is_another_container(watch: Watch, box: Boxes, root: Path) -> None:
@@ -254,6 +298,7 @@ def test_a_creator_that_is_killed_leaves_a_stopped_container(watch: Watch, root:
 import sys
 sys.path[:0] = sys.argv[2:]
 from pathlib import Path
+from ocimk.linux.process import start_time
 from state_kit import Box
 Box(Path(sys.argv[1]), "half", to="creating").folder.lock()
 print("made", flush=True)

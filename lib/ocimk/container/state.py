@@ -21,9 +21,11 @@ import posix
 import time
 
 from ..errors import Error, rfc3339
+from ..jsonio import dumps
 from ..linux import path as paths
 from ..linux import process
-from .folder import Folder
+from . import names
+from .folder import Folder, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,13 +151,62 @@ def advance(folder: Folder, to: str, own: dict[str, Any] | None = None, **change
     """
     must_follow(folder, to)
     state = folder.state
-    moment = rfc3339(time.time_ns())
+    now = time.time_ns()
+    moment = rfc3339(now)
     times = state["ocimk"].get("times", {})
     if to == "creating" or to not in times:
         times = {**times, to: moment}
     if to == "creating":
         changes = {"created": moment, **changes}
-    folder.commit(status=to, **changes, ocimk={**state["ocimk"], **(own or {}), "times": times})
+    own = {**state["ocimk"], **(own or {}), "times": times}
+    _replace(folder, {**state, "status": to, **changes, "ocimk": own}, now)
+
+
+def _replace(folder: Folder, state: dict[str, Any], now: int) -> None:
+    """Write state.json by way of a temporary file whose name tells the transition, see note()."""
+    temporary = f"{folder.path}/{note(state, now)}"
+    try:
+        fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
+        try:
+            write_all(fd, dumps(state).encode("utf-8", "surrogateescape"))
+            posix.fsync(fd)
+        finally:
+            posix.close(fd)
+        posix.rename(temporary, f"{folder.path}/{names.STATE}")
+    except OSError as problem:
+        raise Error(f"write {folder.path}/{names.STATE}", problem) from None
+    folder.recall(state)
+
+
+NOTE = f".{names.STATE}."
+"""How the name of a state.json in the making begins."""
+
+_HOW = {"e": "exitStatus", "s": "signal"}
+
+
+def note(state: dict[str, Any], now: int) -> str:
+    """The name of the temporary file: ``.state.json.STATUS.PID.NANOSECONDS``, for an end that is known with ``.eN``
+    (exit status) or ``.sN`` (signal) after it.
+
+    inotify queues names. So who watches the folder learns of every transition, also of one whose file was replaced,
+    or removed with the container, before it could be read.
+    """
+    how = state["ocimk"].get("exit") or {}
+    end = "".join(f".{letter}{how[key]}" for letter, key in _HOW.items() if key in how)
+    return f"{NOTE}{state['status']}.{init(state)[0]}.{now}{end}"
+
+
+def parse_note(name: str) -> tuple[str, int, str, dict[str, int]] | None:
+    """Status, pid, moment (RFC 3339) and how it ended, from a name that note() made; None for any other."""
+    status, *rest = name.removeprefix(NOTE).split(".")
+    if status not in ORDER or len(rest) not in (2, 3) or not all(part.isalnum() for part in rest):
+        return None
+    pid, now, *end = rest
+    try:
+        how = {_HOW[end[0][0]]: int(end[0][1:])} if end else {}
+        return status, int(pid) if status != "creating" else 0, rfc3339(int(now)), how
+    except (KeyError, ValueError):
+        return None
 
 
 def must_follow(folder: Folder, to: str) -> None:

@@ -1,8 +1,8 @@
 """Every transition of containers as it happens: inotify on folders, pidfds for processes' ends, no polling.
 
 A watch is always set before what it guards is read, so that a change is either read or told. What follows
-quickly is not lost either: state.json keeps the moment of each transition, and all that we have not told yet
-are told in order.
+quickly is not lost either: state.json keeps the moment of each transition, and the names by which it is replaced
+(states.note) stay in inotify's queue even when the folder is gone before we have looked.
 
 Only long-running commands import this: inotify_simple costs more than the whole work of a short one.
 """
@@ -41,7 +41,7 @@ _LOST = _DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED
 
 _ON_ROOT = _APPEARS | _GOES | _DELETE_SELF | _MOVE_SELF | _ONLYDIR
 _ABOVE_ROOT = _APPEARS | _DELETE_SELF | _MOVE_SELF | _ONLYDIR
-_ON_FOLDER = _MOVED_TO | _CLOSE_WRITE | _ONLYDIR
+_ON_FOLDER = _MOVED_FROM | _MOVED_TO | _CLOSE_WRITE | _ONLYDIR
 
 _RETRIES = 6
 """How often a lock is looked at again after its file was closed: inotify tells of the close just before the
@@ -185,10 +185,10 @@ class Watcher:
             self._unwatch(self._root_wd)
             self._root_wd = -1
             for known in list(self._by_name):
-                self._update(known)
+                self._update(known, final=True)
             self._look_for_root()
         elif mask & _ISDIR and self._is_wanted(name):
-            self._update(name)
+            self._update(name, final=bool(mask & _GOES))
             # One that is gone before we could look at it was there all the same.
             if name not in self._by_name and mask & _APPEARS:
                 self._passing.add(name)
@@ -197,7 +197,9 @@ class Watcher:
                 self._tell(name, "deleted", 0)
 
     def _noticed_in_folder(self, container: Container, mask: int, name: str) -> None:
-        if mask & (_MOVED_TO | _CLOSE_WRITE) and name == names.STATE:
+        if mask & _MOVED_FROM and name.startswith(states.NOTE):
+            self._heard(container, name)
+        elif mask & (_MOVED_TO | _CLOSE_WRITE) and name == names.STATE:
             self._update(container.name)
         elif mask & _CLOSE_WRITE and name == names.LOCK and container.held is not None:
             self._retry(container, _RETRIES)
@@ -206,7 +208,7 @@ class Watcher:
     def _lost_count(self) -> None:
         """The kernel's queue ran over: look at everything."""
         for name in list(self._by_name):
-            self._update(name)
+            self._update(name, final=True)
         self._look_for_root()
 
     # ---- the root ------------------------------------------------------------------------------------------
@@ -253,13 +255,18 @@ class Watcher:
 
     # ---- one container -------------------------------------------------------------------------------------
 
-    def _update(self, name: str) -> None:
-        """Tell all that has happened to it and is not told yet, also that it is gone or another one."""
+    def _update(self, name: str, final: bool = False) -> None:
+        """Tell all that has happened to it and is not told yet.
+
+        final  that it is gone, or another one by now, too; else what is in the queue still is to be told before
+        """
         path = f"{self.root}/{name}"
         while True:
             wd = self._watch(path, _ON_FOLDER)
             container = self._by_name.get(name)
             if container is not None and container.wd != wd:
+                if not final:
+                    return
                 self._gone(container)
                 container = None
             if wd < 0:
@@ -272,6 +279,28 @@ class Watcher:
                 if folder is not None:
                     self._learn(container, folder)
                 return
+
+    def _heard(self, container: Container, name: str) -> None:
+        """state.json was replaced, and the name says by what: tell it, as the file may be gone by now."""
+        heard = states.parse_note(name)
+        if heard is None:
+            return
+        status, pid, moment, how = heard
+        self._reconsider(container, status)
+        index = states.ORDER.index(status)
+        if index <= container.reached:
+            return
+        container.recorded = status
+        if index == _STOPPED:
+            self._stopped(container, how or self._how(container) or {}, pid, moment)
+        else:
+            self._tell(container.name, status, pid, moment)
+            container.reached = index
+
+    def _reconsider(self, container: Container, status: str) -> None:
+        """The creation that we took for given up has gone on."""
+        if container.guess and status in ("created", "running"):
+            container.guess, container.reached = False, states.ORDER.index("creating")
 
     def _read(self, container: Container) -> Folder | None:
         """The folder with its state read; None while there is none that we understand."""
@@ -291,8 +320,7 @@ class Watcher:
         """Tell the transitions that are recorded, then see whose end to wait for and whether it is frozen."""
         if container.recorded not in states.ORDER:
             return
-        if container.guess and container.recorded in ("created", "running"):
-            container.guess, container.reached = False, states.ORDER.index("creating")
+        self._reconsider(container, container.recorded)
         self._tell_recorded(container, folder.state)
         if container.reached < _STOPPED:
             self._follow(container, folder.state)
@@ -315,10 +343,12 @@ class Watcher:
             container.reached = index
 
     def _follow(self, container: Container, state: dict[str, Any]) -> None:
-        """Wait for the end of the process that counts: the creator's while creating, then the init's."""
+        """Wait for the end of the process that counts: the init's; the creator's as long as there is none."""
         creating = container.recorded == "creating"
-        role = "creator" if creating else "init"
-        pid, started = states.creator(state) if creating else states.init(state)
+        pid, started = states.init(state)
+        role = "init" if pid or not creating else "creator"
+        if role == "creator":
+            pid, started = states.creator(state)
         if (role, pid, started) == (container.role, container.pid, container.started):
             return
         self._unfollow(container)
@@ -344,14 +374,9 @@ class Watcher:
         """Tell the end, unless somebody is at work who may yet record a transition that came before it."""
         if container.held is None:
             return
-        if container.role == "creator" and states.init_lives(folder.state):
-            # Its maker is gone but the first process is not: the container ends with that one.
-            if self._poll_process(container, *states.init(folder.state)):
-                container.held = None
-                return
         if container.recorded != "running" and folder.locked():
             return
-        container.guess = container.role == "creator"
+        container.guess = container.recorded == "creating"
         how = container.held
         self._stopped(container, how, states.init(folder.state)[0])
         if how:
