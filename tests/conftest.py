@@ -9,8 +9,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import kit
 import pytest
+
+import kit
 
 REAL = {"runtime", "faults"}
 """The folders whose tests need root."""

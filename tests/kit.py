@@ -21,8 +21,8 @@ LIBEXEC = str(TREE / "libexec")
 CGROUPS = Path("/sys/fs/cgroup")
 CLEAN = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 APPLETS = (
-    "[ awk cat chmod cut dd echo env false grep head hostname id ifconfig ip kill ln ls mkdir mkfifo mknod mount nc ps "
-    "pwd readlink realpath rm rmdir sed seq setsid sh sleep sort stat stty tail tee test touch tr true tty ulimit umount "
+    "[ awk cat chmod cut dd echo env false grep head hostname id ifconfig ip kill ln ls mkdir mkfifo mknod mount nc "
+    "ps pwd readlink realpath rm rmdir sed seq setsid sh sleep sort stat stty tail tee test touch tr true tty umount "
     "uname usleep wc xargs yes"
 ).split()
 
@@ -178,7 +178,7 @@ class Runtime:
             more["stdin"] = more.pop("stdin_fd")
         else:
             more["input"] = stdin
-        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, check=False, **more)
+        done = subprocess.run(argv, capture_output=True, timeout=timeout, check=False, **more)
         return Result(argv, done.returncode, done.stdout, done.stderr)
 
     def quiet(self, *words: object, **more: Any) -> Result:
@@ -382,7 +382,9 @@ def shell(script: str, env: dict[str, str] | None = None, timeout: float = 60, *
     path = f"{LIBEXEC}:{Path(OCI).parent}:{CLEAN['PATH']}"
     argv = ["sh", "-eu", "-c", script]
     more = {"stdin": subprocess.DEVNULL, **more}
-    done = subprocess.run(argv, env={"PATH": path, **(env or {})}, capture_output=True, timeout=timeout, check=False, **more)
+    done = subprocess.run(
+        argv, env={"PATH": path, **(env or {})}, capture_output=True, timeout=timeout, check=False, **more
+    )
     return Result(argv, done.returncode, done.stdout, done.stderr)
 
 

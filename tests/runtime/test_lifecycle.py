@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from kit import Bundle, Runtime, alive, cgroups_of, kill, of_status, wait_gone
 
 

@@ -103,6 +103,7 @@ def start(folder: Folder, following: list[str]) -> Child:
 
         id_mapped_mounts.prepare(folder)
     order = Order(folder)
+    runner.collectable_children()
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     child = Child(ours)
     try:

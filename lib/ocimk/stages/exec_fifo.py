@@ -39,6 +39,8 @@ _SETPERM = 5
 _DESCRIBE = 6
 _POSSESSOR_ONLY_SEARCH = 0x080000
 _TIOCSCTTY = 0x540E
+_SIGNALS = 65
+_DEFAULT = bytes(32)  # struct sigaction of the kernel: SIG_DFL, no flags, nothing masked
 
 
 def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
@@ -84,13 +86,16 @@ def number(options: dict[str, str], name: str) -> int:
 
 
 def preserved(options: dict[str, str]) -> int:
-    """How many descriptors after 2 the program is to have. Raises Error when one of them is not open."""
+    """How many descriptors after 2 the program is to have. Raises Error when one of them was not open when we began:
+    what is closed on exec is our own, made since, and no business of the program's."""
     kept = number(options, "--listen-fds") + number(options, "--preserve-fds")
     for fd in range(3, 3 + kept):
         try:
-            posix.fstat(fd)
+            ours = not posix.get_inheritable(fd)
         except OSError:
-            raise Error(f"--preserve-fds: hand on {kept} descriptors", f"descriptor {fd} is not open") from None
+            ours = True
+        if ours:
+            raise Error(f"--preserve-fds: hand on {kept} descriptors", f"descriptor {fd} is not open")
     return kept
 
 
@@ -154,12 +159,20 @@ def become(folder: Folder, code: bytes, plan: image.Plan, kept: int) -> NoReturn
         posix.set_inheritable(fd, True)
     memory = plan.memory(report)
     fd = image.seal(code, memory)
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
-        _signal.signal(number, _signal.SIG_DFL)
+    default_signals()
     try:
         posix.execve(fd, ["oci-exec-fifo", "wait", folder.id], {})
     except OSError as problem:
         raise Error("become the waiting image", problem, "does /proc/sys/vm/memfd_noexec forbid it?") from None
+
+
+def default_signals() -> None:
+    """Have every signal do what it does by default: what the interpreter, the caller (nohup) and posix_spawn(3) (the
+    two that glibc keeps for itself) ignore would be ignored by the program too. Raw calls: libc hides those two."""
+    action = _native.NR["rt_sigaction"]
+    for number in range(1, _SIGNALS):
+        if number not in (_signal.SIGKILL, _signal.SIGSTOP):
+            _native.syscall(action, number, _DEFAULT, None, 8)
 
 
 def undo(folder: Folder) -> None:

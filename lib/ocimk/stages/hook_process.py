@@ -11,6 +11,7 @@ import time
 from .. import errors
 from ..errors import Error
 from ..linux import process
+from . import runner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def carry_out(hook: dict[str, Any], told: bytes, cwd: str, inherit: bool) -> Non
     inherit  whether a hook without env gets our environment (the runtime's side), else an empty one
     Raises Error when it cannot be run, fails, is killed, or takes longer than its timeout.
     """
+    runner.collectable_children()
     started = time.monotonic()
     feed, pump = posix.pipe2(posix.O_CLOEXEC)
     out, output = posix.pipe2(posix.O_CLOEXEC)
@@ -55,11 +57,8 @@ def _spawn(hook: dict[str, Any], feed: int, output: int, cwd: str, inherit: bool
     if hook.get("env") is not None:
         env = dict(pair.partition("=")[::2] for pair in hook["env"])
     argv = list(hook.get("args") or [hook["path"]])
-    actions = [
-        (posix.POSIX_SPAWN_DUP2, feed, 0),
-        (posix.POSIX_SPAWN_DUP2, output, 1),
-        (posix.POSIX_SPAWN_DUP2, output, 2),
-    ]
+    actions: list[Any] = [(posix.POSIX_SPAWN_DUP2, fd, to) for fd, to in ((feed, 0), (output, 1), (output, 2))]
+    actions += [(posix.POSIX_SPAWN_CLOSE, fd) for fd in _strays()]
     here = posix.open(".", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
         if cwd:
@@ -71,6 +70,18 @@ def _spawn(hook: dict[str, Any], feed: int, output: int, cwd: str, inherit: bool
     finally:
         posix.fchdir(here)
         posix.close(here)
+
+
+def _strays() -> list[int]:
+    """What our caller has left open, which is not the hook's: a pipe that a hook's daemon holds never ends."""
+    return [fd for fd in map(int, posix.listdir("/proc/self/fd")) if fd > 2 and _inheritable(fd)]
+
+
+def _inheritable(fd: int) -> bool:
+    try:
+        return posix.get_inheritable(fd)
+    except OSError:
+        return False  # the descriptor with which the list was read
 
 
 def _converse(pid: int, pump: int, out: int, told: bytes, limit: float, said: bytearray) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal
 import _socket
 import posix
 
@@ -32,9 +33,17 @@ def _call(folder: Folder, argv: list[str]) -> None:
         raise
 
 
+def collectable_children() -> None:
+    """See to it that ended children wait to be collected: with SIGCHLD ignored, which a caller may hand on to us, they
+    vanish and their exit status with them. See sigaction(2)."""
+    if _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN:
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+
+
 def _spawn(folder: Folder, argv: list[str]) -> None:
     """Execute the stage; what it has to complain about reaches us over a socket pair, not over standard error."""
     program = contract.locate(argv[0], folder.search)
+    collectable_children()
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     before = folder.fds
     try:
