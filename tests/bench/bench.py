@@ -51,6 +51,11 @@ sys.exit(posix.waitstatus_to_exitcode(status))
 """
 """A launcher that is small itself: what a process had before its exec counts into its peak memory (getrusage(2))."""
 
+SETTLE = 0.05
+"""Seconds of rest before a container is made: the kernel takes namespaces and cgroups of the one before apart in the
+background, and a cgroup lock taken within the last RCU grace period is cheap, so without a rest one runtime would pay
+for, or profit from, the one before it."""
+
 NOTHING = subprocess.DEVNULL
 NAME = f"bench-{os.getpid()}"
 
@@ -110,6 +115,7 @@ def created(runtime: list[str]) -> tuple[int, int]:
 
 def one_round(sample: Sample, runtime: list[str], sleeper: Path, ender: Path) -> None:
     """A container's whole life, and one that only runs."""
+    time.sleep(SETTLE)
     timed(sample, "create", [*runtime, "create", "--bundle", str(sleeper), NAME])
     pid, pss = created(runtime)
     sample.pss.append(pss)
@@ -120,6 +126,7 @@ def one_round(sample: Sample, runtime: list[str], sleeper: Path, ender: Path) ->
     select.select([pidfd], [], [], 10)
     os.close(pidfd)
     timed(sample, "delete", [*runtime, "delete", NAME])
+    time.sleep(SETTLE)
     timed(sample, "run", [*runtime, "run", "--bundle", str(ender), NAME])
 
 

@@ -50,7 +50,7 @@ def percentile(values: list[float], rank: int) -> float:
 def ratio(runtimes: Measured, verb: str, other: str) -> float:
     """ocimk's median over the other's."""
     ours, theirs = (statistics.median(runtimes[r]["seconds"][verb]) for r in ("ocimk", other))
-    return ours / theirs
+    return float(ours / theirs)
 
 
 def columns(rows: list[list[str]]) -> list[str]:

@@ -87,7 +87,8 @@ class Series:
         ]
 
     def _bundle(self, name: str, args: Command) -> str:
-        """A bundle as ``oci spec`` makes it, with one static busybox; only the program and the terminal differ."""
+        """A bundle as ``oci spec`` makes it, with one static busybox; the program, the terminal and
+        the version differ."""
         bundle = f"{self.work}/{name}"
         os.makedirs(f"{bundle}/rootfs/bin")
         shutil.copy(self.busybox, f"{bundle}/rootfs/bin/busybox")
@@ -96,6 +97,7 @@ class Series:
         subprocess.run([self.oci, "spec", "--bundle", bundle], check=True)
         with open(f"{bundle}/config.json") as file:
             config = json.load(file)
+        config["ociVersion"] = "1.0.2"  # which crun 1.8 knows too
         config["process"] |= {"terminal": False, "args": args}
         with open(f"{bundle}/config.json", "w") as file:
             json.dump(config, file)

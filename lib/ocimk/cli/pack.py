@@ -3,8 +3,8 @@
 Finding, reading and registering a module the interpreter's way costs some 90 microseconds, and create needs eighty of
 them. The pack is read once; a command's modules are then run one after the other without asking the import system
 (ocimk.cli.door.preload). Written by ``python3 -ISXutf8 PATH/pack.py`` when the tree is built and when it is installed;
-without it, or where a source is newer than it says, everything works the ordinary way, only slower. Built with
-``-X no_debug_ranges`` it is smaller, and tracebacks still name lines.
+without it, or where a source is newer than it says, everything works the ordinary way, only slower. It holds no
+docstrings and annotations; built with ``-X no_debug_ranges`` it is smaller still, and tracebacks still name lines.
 
 Format: eight digits, the length of the index; the index, which is marshal of {"magic": the interpreter's, "modules":
 {NAME: (SOURCE, MTIME, SIZE, PACKAGE, AT, LENGTH)}, "commands": {COMMAND: [NAME, ...]}}; and the modules' code, without
@@ -13,6 +13,7 @@ docstrings, AT bytes after the index.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import marshal
 import os
@@ -71,6 +72,32 @@ def order(names: tuple[str, ...]) -> list[str]:
     return done.stdout.split()
 
 
+class Bare(ast.NodeTransformer):
+    """Takes out what only readers and type checkers need: annotations and ``if TYPE_CHECKING``."""
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        """A parameter without its type."""
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """A function without its result's type."""
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        """A plain assignment, or nothing."""
+        if node.value is None:
+            return ast.copy_location(ast.Pass(), node)
+        return ast.copy_location(ast.Assign(targets=[node.target], value=node.value), node)
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        """Nothing where it says TYPE_CHECKING."""
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return ast.copy_location(ast.Pass(), node)
+        return self.generic_visit(node)
+
+
 def entry(name: str) -> tuple[str, int, int, bool, bytes]:
     """One module: where its source is below the library, what it looked like, and its byte code."""
     base = name.replace(".", "/")
@@ -79,7 +106,8 @@ def entry(name: str) -> tuple[str, int, int, bool, bytes]:
     with open(f"{LIBRARY}/{source}", "rb") as file:
         text = file.read()
     status = os.stat(f"{LIBRARY}/{source}")
-    code = compile(text, f"{LIBRARY}/{source}", "exec", optimize=2, dont_inherit=True)
+    bare = ast.fix_missing_locations(Bare().visit(ast.parse(text)))
+    code = compile(bare, f"{LIBRARY}/{source}", "exec", optimize=2, dont_inherit=True)
     return source, int(status.st_mtime), status.st_size, package, marshal.dumps(code)
 
 
