@@ -85,8 +85,8 @@ def preload(command: str) -> None:
     if not _pack and not _read_index():
         return
     for name in _pack["commands"].get(command, ()):
-        if name not in sys.modules and not _load(name, *_pack["modules"][name]):
-            return
+        if name not in sys.modules:
+            _load(name, *_pack["modules"][name])
 
 
 def _read_index() -> bool:
@@ -108,17 +108,17 @@ def _read_index() -> bool:
     return bool(_pack)
 
 
-def _load(name: str, source: str, modified: int, size: int, package: bool, at: int, length: int) -> bool:
-    """Run one module; False when its source is not what the pack was made from: the ordinary way is then taken."""
+def _load(name: str, source: str, modified: int, size: int, package: bool, at: int, length: int) -> None:
+    """Run one module, unless its source is not what the pack was made from: who needs it then imports it."""
     import marshal
 
     path = f"{_TOP}/{source}"
     try:
         now = posix.stat(path)
     except OSError:
-        return False
+        return
     if int(now.st_mtime) != modified or now.st_size != size:
-        return False
+        return
     code = marshal.loads(posix.pread(_pack["fd"], length, _pack["body"] + at))
     above, _, base = name.rpartition(".")
     module = type(sys)(name)
@@ -133,7 +133,6 @@ def _load(name: str, source: str, modified: int, size: int, package: bool, at: i
         del sys.modules[name]
         raise
     setattr(sys.modules[above], base, module)
-    return True
 
 
 # ---- finding our own modules -----------------------------------------------------------------------------------------
