@@ -32,7 +32,8 @@ def table(name: str, measured: Measured) -> str:
     rows.append(["created: PSS, KiB", *[str(runtimes[r]["pss"]) for r in runtimes]])
     head = f"series {name}: {measured['rounds']} rounds, Linux {measured['kernel']}, "
     head += f"{measured['processors']} processors; " + "; ".join(measured["versions"].values())
-    left_out = [f"not measured: {other}: {why}" for other, why in measured["refused"].items()]
+    left_out = [measured["note"]] if measured["note"] else []
+    left_out += [f"not measured: {other}: {why}" for other, why in measured["refused"].items()]
     return "\n".join([head, *left_out, "", *columns(rows)])
 
 
