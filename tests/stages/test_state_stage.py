@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from state_kit import CONFIG, OCI_STATE, Box
+
 from ocimk.container import state as states
 from ocimk.container.folder import Folder
 from ocimk.errors import Error, Usage
 from ocimk.linux import process
 from ocimk.stages import state as stage
-from state_kit import CONFIG, OCI_STATE, Box
 
 Boxes = Callable[..., Box]
 
@@ -68,6 +69,8 @@ def test_the_order_is_kept(box: Boxes) -> None:
             else:
                 with pytest.raises(Error, match=f"it is {start} and cannot become {to}"):
                     made.to(to)
+                with pytest.raises(Error, match=f"it is {start} and cannot become {to}"):
+                    states.advance(made.folder, to)
                 assert (made.path / "state.json").read_bytes() == before
 
 

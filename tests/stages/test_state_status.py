@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from state_kit import TREE, Box
+
 from ocimk.container import state as states
 from ocimk.container.folder import Folder
 from ocimk.errors import Error
-from state_kit import TREE, Box
+from ocimk.linux import process
+from ocimk.linux.pidfd_info import how_it_ended
 
 Boxes = Callable[..., Box]
 
@@ -228,6 +231,14 @@ def in_a_process(runtime: str, uid: int) -> str:
     return subprocess.run(program, env=env, capture_output=True, check=True, text=True).stdout
 
 
+def test_how_a_process_ended_is_not_asked_of_another() -> None:
+    with subprocess.Popen(["false"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        started = process.start_time(ended.pid)
+        assert how_it_ended(-1, ended.pid, started) == {"exitStatus": 1}
+        assert how_it_ended(-1, ended.pid, started - 1) == {}
+
+
 @pytest.mark.parametrize("how", [{}, {"exitStatus": 0}, {"exitStatus": 255}, {"signal": 9}])
 def test_a_note_comes_back_as_it_was(how: dict[str, int]) -> None:
     state = {"status": "stopped", "pid": 77, "ocimk": {"startTime": 1, "exit": how}}
@@ -235,6 +246,9 @@ def test_a_note_comes_back_as_it_was(how: dict[str, int]) -> None:
     assert states.parse_note(name) == ("stopped", 77, "2023-11-14T22:13:20.5Z", how)
 
 
-@pytest.mark.parametrize("name", ["new", "", "running", "paused.1.2", "stopped.1.2.x3", "stopped.1.2.e", "created.1.-2"])
+NOT_NOTES = ["new", "", "running", "paused.1.2", "stopped.1.2.x3", "stopped.1.2.e", "created.1.-2"]
+
+
+@pytest.mark.parametrize("name", NOT_NOTES)
 def test_what_is_no_note(name: str) -> None:
     assert states.parse_note(f".state.json.{name}") is None

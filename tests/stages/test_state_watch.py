@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from state_kit import TREE, Box, Program, holds_pidfd, wait_until
+
 from ocimk.container.folder import Folder
 from ocimk.linux.process import start_time
-from state_kit import TREE, Box, Program, holds_pidfd, wait_until
 
 Watch = Callable[..., Program]
 Boxes = Callable[..., Box]
@@ -288,6 +289,7 @@ def test_the_end_of_one_never_started_is_told_when_the_lock_is_given_back(watch:
     program = watch()
     container.folder.lock()
     container.end(15)
+    wait_until(lambda: not holds_pidfd(program.process.pid), "the watcher has not seen the end")
     container.folder.release()
     line = program.line()
     assert (line["status"], line["signal"]) == ("stopped", 15)

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from ocimk.container import ledger
 from ocimk.container.folder import Folder, check_id, folders
 from ocimk.errors import Error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
+
 from ocimk.errors import Error
 from ocimk.runtime import signals
 

@@ -42,9 +42,9 @@ def kill(folder: Folder, number: int, everybody: bool = False) -> None:
         raise Error(f"kill container {folder.id}", "it is being created", "delete --force ends it")
     own = folder.state["ocimk"]
     shared = own.get("pidNamespace", "new") != "new"
-    if everybody and (now != "stopped" or shared) or (number == _KILL and shared):
+    if everybody or (number == _KILL and shared):
         _signal_all(folder, number)
-    elif now != "stopped":
+    else:
         _signal_init(folder, number)
     if number == _KILL and now == "paused":
         _thaw(own.get("freezer", ""))
