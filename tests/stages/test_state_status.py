@@ -235,8 +235,10 @@ def test_how_a_process_ended_is_not_asked_of_another() -> None:
     with subprocess.Popen(["false"]) as ended:
         os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
         started = process.start_time(ended.pid)
-        assert how_it_ended(-1, ended.pid, started) == {"exitStatus": 1}
-        assert how_it_ended(-1, ended.pid, started - 1) == {}
+        of_one_that_lives = process.pidfd_open(os.getpid())
+        assert how_it_ended(of_one_that_lives, ended.pid, started) == {"exitStatus": 1}
+        assert how_it_ended(of_one_that_lives, ended.pid, started - 1) == {}
+        os.close(of_one_that_lives)
 
 
 @pytest.mark.parametrize("how", [{}, {"exitStatus": 0}, {"exitStatus": 255}, {"signal": 9}])
