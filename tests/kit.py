@@ -276,7 +276,7 @@ def processes(runtime: Runtime) -> Iterator[tuple[int, str]]:
         except OSError:
             continue
         inside = any(part in group for group in groups for part in ours)
-        if not zombie and int(pid) != os.getpid() and (inside or str(runtime.place) in line):
+        if not zombie and int(pid) != os.getpid() and (inside or f"{runtime.place}/" in line):
             yield int(pid), line.strip()
 
 

@@ -97,8 +97,7 @@ def _carry_out(folder: Folder, planned: plan.CreatePlan, invocation: Invocation,
         if child.ready and child.console >= 0 and invocation.text("console-socket"):
             birth.hand_over_console(child, invocation.text("console-socket"))
     else:
-        runner.run(folder, [*planned.unshare, "--", *planned.chain()])
-        child = _adopted(folder)
+        child = _of_another(folder, [*planned.unshare, "--", *planned.chain()], not detached)
     if not child.ready:
         raise Error("the container's first process ended", f"exit status {child.status}", "before it was created")
     _tell_pid(invocation, child)
@@ -111,13 +110,21 @@ def _overridden(folder: Folder) -> bool:
     return bool(override(folder, "oci-unshare"))
 
 
-def _adopted(folder: Folder) -> birth.Child:
-    """The first process that another program (oci-unshare, executed) has made."""
+def _of_another(folder: Folder, line: list[str], foreground: bool) -> birth.Child:
+    """The first process as another program (an oci-unshare that is executed) makes it; in the foreground that program
+    gives us the master of its terminal. Raises Error."""
     import _socket
 
-    ours, theirs = _socket.socketpair()
-    theirs.close()
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    if foreground:
+        folder.fds["terminal"] = theirs.fileno()
+    try:
+        runner.run(folder, line)
+    finally:
+        folder.fds.pop("terminal", -1)
+        theirs.close()
     child = birth.Child(ours)
+    birth.receive(child)
     folder.forget()
     child.pid = int(folder.state.get("pid", 0))
     child.started = int(folder.state["ocimk"].get("startTime", 0))

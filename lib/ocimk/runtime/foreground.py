@@ -38,9 +38,12 @@ class Foreground:
     def __enter__(self) -> Foreground:
         self._wake, tell = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
         self._tell = tell
-        for number in _signal.valid_signals():
-            if number not in _FAULTS and number not in (_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGPIPE):
-                _signal.signal(number, _wake_only)
+        left = _FAULTS | {_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGPIPE}
+        if self.child.console >= 0:
+            # In the background we stop at the terminal like every program, and go on when we are in front again.
+            left |= {_signal.SIGTTIN, _signal.SIGTTOU}
+        for number in _signal.valid_signals() - left:
+            _signal.signal(number, _wake_only)
         _signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
         if self.child.console >= 0:
             from .terminal import Terminal
@@ -81,7 +84,9 @@ class Foreground:
         for number in numbers:
             if number == _signal.SIGWINCH and self.terminal is not None:
                 self.terminal.resize()
-            elif number not in _OURS:
+            if number == _signal.SIGCONT and self.terminal is not None:
+                self.terminal.resume()
+            if number not in _OURS:
                 self._pass_on(number)
 
     def _pass_on(self, number: int) -> None:

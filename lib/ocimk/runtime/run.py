@@ -29,7 +29,7 @@ def main(invocation: Invocation) -> int:
         status = 0 if detached else _stay(folder, child)
         if detached:
             starting.start(folder)
-    except Error:
+    except BaseException:
         _discard(folder)
         raise
     folder.release()

@@ -225,7 +225,7 @@ def attend(folder: Folder, child: Child, meanwhile: Callable[[], None] | None = 
     if meanwhile is not None:
         meanwhile()
     while not child.ready:
-        message = _receive(child)
+        message = receive(child)
         problem = sync.to_error(message)
         if problem is not None:
             give_up(child)
@@ -260,7 +260,7 @@ def tighten(folder: Folder) -> None:
         runner.run(folder, ["oci-cgroup", "apply", folder.path, "tight"])
 
 
-def _receive(child: Child) -> str:
+def receive(child: Child) -> str:
     """The next message; a descriptor that comes with it is the terminal's master."""
     data, ancillary, _, _ = child.sync.recvmsg(sync.LIMIT, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
     for level, kind, payload in ancillary:

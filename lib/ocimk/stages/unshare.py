@@ -9,6 +9,7 @@ from __future__ import annotations
 import _signal
 import posix
 
+from ..container import sync
 from ..container.folder import Folder
 from ..errors import Error
 from ..linux import namespaces as ns
@@ -17,6 +18,8 @@ from ..linux import process
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from . import birth
 
 NAME = "oci-unshare"
 SUMMARY = "make the container's first process in its namespaces and cgroup; it becomes NEXT"
@@ -48,20 +51,31 @@ def apply_next(folder: Folder, options: dict[str, str], following: list[str]) ->
 
     if not following:
         apply(folder, options, [])
-    outer = folder.fds.pop("sync", -1)
-    child = birth.start(folder, following)
-    if outer >= 0:
-        folder.fds["sync"] = outer
+    outer: dict[str, int] = {name: folder.fds.pop(name) for name in ("sync", "terminal") if name in folder.fds}
+    try:
+        child = birth.start(folder, following)
+    finally:
+        folder.fds |= outer  # also when it failed: who started us is to hear of it there
     birth.attend(folder, child)
     if not child.ready:
         return child.status
     if child.console >= 0:
-        if "--console-socket" not in options:
-            birth.give_up(child)
-            hint = "pass --console-socket, or set process.terminal to false"
-            raise Error("process.terminal", "nobody takes the terminal's master", hint)
-        birth.hand_over_console(child, options.get("--console-socket", ""))
+        _hand_over_console(folder, child, options)
     return 0
+
+
+def _hand_over_console(folder: Folder, child: birth.Child, options: dict[str, str]) -> None:
+    """Send the terminal's master to the socket, or back to an ``oci run`` that stays in the foreground. Raises Error."""
+    from . import birth
+
+    if "--console-socket" in options:
+        birth.hand_over_console(child, options["--console-socket"])
+    elif "terminal" in folder.fds:
+        sync.send_descriptor(folder.fds["terminal"], "terminal", child.console)
+    else:
+        birth.give_up(child)
+        hint = "pass --console-socket, or set process.terminal to false"
+        raise Error("process.terminal", "nobody takes the terminal's master", hint)
 
 
 def undo(folder: Folder) -> None:
