@@ -262,7 +262,7 @@ def test_check_lists_everything(bundle):
     config = default_config(False)
     config["process"]["cwd"] = "x"
     config["process"]["capabilities"]["bounding"].append("CAP_NONSENSE")
-    config["linux"]["intelRdt"] = {"closID": "a"}
+    config["vm"] = {"kernel": {"path": "/vmlinuz"}}
     write(bundle, config)
     done = oci_validate("check", bundle)
     assert done.returncode == 1
@@ -270,7 +270,7 @@ def test_check_lists_everything(bundle):
     assert starts == [
         "process.cwd",
         "warning: process.capabilities.bounding[3]",
-        "linux.intelRdt",
+        "vm",
         "root.path",
     ]
 

@@ -81,7 +81,7 @@ class Folder:
             raise Error(f"container {self.id}", "container with given ID already exists", hint) from None
         except OSError as problem:
             raise Error(f"make container folder {self.path}", problem) from None
-        self.lock()
+        self.lock(create=True)
         config = config or {}
         extra = {"annotations": config["annotations"]} if config.get("annotations") else {}
         version = str(config.get("ociVersion", ""))
@@ -204,13 +204,15 @@ class Folder:
 
     # ---- the lock -----------------------------------------------------------------------------------------------
 
-    def lock(self, wait: bool = True) -> bool:
+    def lock(self, wait: bool = True, create: bool = False) -> bool:
         """Take the folder for ourselves; it is given back when we end. False when another has it and *wait* is off.
 
         Raises Error when the container vanished meanwhile.
         """
         try:
-            fd = posix.open(f"{self.path}/{names.LOCK}", posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
+            # Only who makes the folder makes the lock: one that is made while the folder vanishes would stay behind.
+            flags = posix.O_RDWR | posix.O_CLOEXEC | (posix.O_CREAT if create else 0)
+            fd = posix.open(f"{self.path}/{names.LOCK}", flags, 0o600)
         except OSError as problem:
             cause = "container does not exist" if isinstance(problem, FileNotFoundError) else problem
             raise Error(f"container {self.id}", cause) from None
@@ -234,6 +236,8 @@ class Folder:
 
     def locked(self) -> bool:
         """Whether another process is at work on the container just now."""
+        if self._lock >= 0:
+            return False
         try:
             fd = posix.open(f"{self.path}/{names.LOCK}", _READ)
         except OSError:
@@ -341,3 +345,12 @@ def living(folder: Folder) -> bool:
     """Whether the container's first process runs: the one that state.json names by pid and start time."""
     own = folder.state.get("ocimk", {})
     return process.alive(int(folder.state.get("pid", 0)), int(own.get("startTime", 0)))
+
+
+def never_created(folder: Folder) -> bool:
+    """Whether the creation has not succeeded: what a container keeps when it is deleted, a failed creation takes back.
+    Of a folder whose state cannot be read nothing is known, and nothing is taken back."""
+    try:
+        return folder.state.get("status") == "creating" or bool(folder.state["ocimk"].get("failed"))
+    except (Error, OSError):
+        return False

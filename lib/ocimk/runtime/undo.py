@@ -50,6 +50,8 @@ def _poststop(folder: Folder, hooks: dict[str, object], state: dict[str, object]
 def after_failure(folder: Folder, problem: BaseException) -> None:
     """Undo a container that could not be made. What cannot be undone is only a warning."""
     try:
+        if folder.state.get("status") == "created":
+            folder.commit(ocimk={**folder.state["ocimk"], "failed": True})
         destroy(folder, poststop=bool(folder.records("oci-unshare")))
     except (Error, OSError) as second:
         told = second if isinstance(second, Error) else reason(second)

@@ -11,12 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-MISSING = (
-    "linux.intelRdt",
-    "linux.memoryPolicy",
-    "linux.netDevices",
-    "vm",
-)
+MISSING = ("vm",)
 """Paths of properties that are errors when they are set to something that is not empty."""
 
 

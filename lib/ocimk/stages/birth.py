@@ -14,7 +14,7 @@ from _struct import pack, unpack
 
 from ..container import barrier, names, sync
 from ..container.folder import Folder
-from ..errors import Error
+from ..errors import Error, warn
 from ..linux import namespaces as ns
 from ..linux import process
 from ..native import _native
@@ -116,6 +116,7 @@ def start(folder: Folder, following: list[str]) -> Child:
         _settle(folder, child)
     except BaseException:
         give_up(child)
+        let_go(folder, created=False)
         raise
     return child
 
@@ -210,7 +211,34 @@ def _settle(folder: Folder, child: Child) -> None:
     idmap.write(folder.config, child.pid)
     idmap.raise_limits(folder.config, child.pid)
     idmap.oom_score_adj(folder.config, child.pid)
+    equip(folder)
     sync.send(child.sync.fileno(), "go")
+
+
+def equip(folder: Folder) -> None:
+    """Give the process what stages of the host's side bring in from outside: a resctrl group, network devices."""
+    linux = folder.config.get("linux") or {}
+    if linux.get("intelRdt") is not None:
+        runner.run(folder, ["oci-resctrl", "apply", folder.path])
+    if linux.get("netDevices"):
+        from . import netdev
+
+        # Held until the container is created: devices in a namespace that ends with a failed one would end with it.
+        folder.fds["netns"] = netdev.open_namespace(folder)
+        runner.run(folder, ["oci-netdev", "apply", folder.path])
+
+
+def let_go(folder: Folder, created: bool) -> None:
+    """Stop holding the network namespace; before that, take back the devices of a container that was not created."""
+    if "netns" not in folder.fds:
+        return
+    try:
+        if not created:
+            runner.run(folder, ["oci-netdev", "undo", folder.path])
+    except Error as problem:
+        warn(f"while undoing: {problem}")
+    finally:
+        posix.close(folder.fds.pop("netns"))
 
 
 def attend(folder: Folder, child: Child, meanwhile: Callable[[], None] | None = None) -> None:
@@ -221,9 +249,16 @@ def attend(folder: Folder, child: Child, meanwhile: Callable[[], None] | None = 
     Sets child.ready when the waiting image waits, else child.status to what the process ended with. Raises Error with
     what the other side tells; the process is gone then.
     """
-    fd = child.sync.fileno()
     if meanwhile is not None:
         meanwhile()
+    try:
+        _serve(folder, child)
+    finally:
+        let_go(folder, created=child.ready)
+
+
+def _serve(folder: Folder, child: Child) -> None:
+    fd = child.sync.fileno()
     while not child.ready:
         message = receive(child)
         problem = sync.to_error(message)

@@ -48,6 +48,8 @@ STOCK = {
     "oci-seccomp": "seccomp",
     "oci-cgroup": "cgroup",
     "oci-unshare": "unshare",
+    "oci-resctrl": "resctrl",
+    "oci-netdev": "netdev",
     "oci-mount": "mount",
     "oci-hooks": "hooks",
     "oci-sysctl": "sysctl",
