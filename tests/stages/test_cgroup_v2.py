@@ -100,7 +100,8 @@ def test_controllers_that_are_on_already_are_not_written(tmp_path, monkeypatch):
 
         monkeypatch.setattr(cgroup.Group, "write", note)
         with applied(tmp_path):
-            assert written == [("/sys/fs/cgroup", "cgroup.subtree_control")]
+            # Another container of the host may have switched it on before us.
+            assert written in ([], [("/sys/fs/cgroup", "cgroup.subtree_control")])
             written.clear()
             with applied(tmp_path):
                 assert written == []

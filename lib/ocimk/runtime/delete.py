@@ -39,6 +39,8 @@ def main(invocation: Invocation) -> int:
 
 def take(folder: Folder, force: bool) -> None:
     """Lock the folder; --force does not wait for ever for one that is held. Raises Error."""
+    if not paths.exists(f"{folder.path}/{names.LOCK}"):
+        return  # its making was killed before there was a lock
     if not force:
         folder.lock()
         return
