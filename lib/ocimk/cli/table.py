@@ -111,6 +111,7 @@ COMMANDS: dict[str, Command] = {
         ),
         "write a config.json to start from",
     ),
+    "features": ("ocimk.runtime.features:main", "", 0, 0, 0, (), "print what this runtime can do as JSON"),
 }
 
 
