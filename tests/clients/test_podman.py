@@ -37,7 +37,9 @@ class Podman:
 
     def __call__(self, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self.command, *words], capture_output=True, text=True, check=False, timeout=60, **options
+            [*self.command, *words],
+            # conmon leaves a file named oom where it was started
+            **{"cwd": self.place, "capture_output": True, "text": True, "check": False, "timeout": 60, **options},
         )  # type: ignore[call-overload,no-any-return]
 
     def run(self, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
