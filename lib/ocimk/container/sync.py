@@ -60,8 +60,27 @@ def to_error(message: str) -> Error | None:
     if not words or words[0] not in ("error", "errno"):
         return None
     if words[0] == "error":
-        return Error(text, status=int(words[1]))
-    return Error(text, strerror(int(words[1])), status=int(words[2]) if len(words) > 2 else 1)
+        return _from_stage(text, int(words[1]))
+    return Error(text, strerror(int(words[1])), _hint(text, int(words[1])), int(words[2]) if len(words) > 2 else 1)
+
+
+def _hint(text: str, number: int) -> str:
+    """What to do about a system call of the image that failed: it has no words of its own."""
+    if text.startswith("process.scheduler"):
+        from ..linux import sched
+
+        return sched.scheduler_hint(number)
+    return ""
+
+
+def _from_stage(text: str, status: int) -> Error:
+    """The failure with the name of the stage that tells of it, so that those who hand it on do not add theirs."""
+    stage, _, rest = text.partition(": ")
+    if not (stage.startswith("oci-") and rest):
+        return Error(text, status=status)
+    problem = Error(rest, status=status)
+    problem.stage = stage
+    return problem
 
 
 def expect_go(fd: int) -> None:

@@ -110,7 +110,8 @@ def scheduler_hint(number: int) -> str:
     import errno
 
     hints = {
-        errno.EPERM: "needs CAP_SYS_NICE; SCHED_DEADLINE cannot be had with a cpuset of some CPUs",
+        errno.EPERM: "needs CAP_SYS_NICE; real time in a v1 cgroup, linux.resources.cpu.realtimeRuntime; "
+        "SCHED_DEADLINE all CPUs",
         errno.EBUSY: "the deadlines of all processes together ask for more time than there is",
         errno.EINVAL: "the kernel knows no such policy or combination of values",
     }

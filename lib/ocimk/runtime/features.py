@@ -1,4 +1,4 @@
-"""oci features: what this runtime can do, as the specification's features structure (features.md, features-linux.md)."""
+"""oci features: what this runtime can do, as the features structure of the specification (features.md)."""
 
 from __future__ import annotations
 
