@@ -67,3 +67,11 @@ def _runtime(place: Path, *options: str) -> Iterator[kit.Runtime]:
     yield runtime
     left = runtime.clean()
     assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def oci_holder(tmp_path: Path) -> Iterator[kit.Runtime]:
+    """Another runtime, for containers that the one under test is to find there."""
+    place = tmp_path / "holder"
+    place.mkdir()
+    yield from _runtime(place)

@@ -229,6 +229,11 @@ class Runtime:
     def state(self, name: str) -> dict[str, Any]:
         return dict(self("state", name).ok().json)
 
+    def names(self) -> list[str]:
+        """What is in the root folder; .cache is kept for the next container."""
+        found = os.listdir(self.root) if self.root.exists() else []
+        return sorted(name for name in found if name != ".cache")
+
     def pid(self, name: str) -> int:
         """The first process, from its folder (no interpreter is started for it)."""
         return int(json.loads((self.root / name / "state.json").read_bytes())["pid"])
@@ -259,7 +264,7 @@ class Runtime:
 
 def left_overs(runtime: Runtime) -> list[str]:
     """What is still there of the containers: ``KIND WHAT`` each."""
-    found = [f"folder {path}" for path in sorted(runtime.root.iterdir())] if runtime.root.exists() else []
+    found = [f"folder {runtime.root / name}" for name in runtime.names()]
     found += [f"process {pid} {what}" for pid, what in processes(runtime)]
     found += [f"mount {point}" for point in mount_points() if point.startswith(f"{runtime.place}/")]
     return found + [f"cgroup {path}" for path in cgroups_of(runtime.ids)]

@@ -38,7 +38,7 @@ def test_create_start_kill_delete(oci: Runtime, bundle: Bundle) -> None:
 
     oci("delete", name).ok()
     oci("state", name).refused("container does not exist")
-    assert list(oci.root.iterdir()) == []
+    assert oci.names() == []
 
 
 def test_the_commands_say_nothing_when_all_is_well(oci: Runtime, bundle: Bundle) -> None:
@@ -92,7 +92,7 @@ def test_an_id_can_be_used_again(oci: Runtime, bundle: Bundle) -> None:
 def test_run_ends_as_the_program_does(oci: Runtime, bundle: Bundle, script: str, status: int) -> None:
     # The first process of a pid namespace is spared by signals that it does not handle: kill -TERM $$ does nothing.
     assert oci.run(bundle.script(script)).status == status
-    assert list(oci.root.iterdir()) == []
+    assert oci.names() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1])

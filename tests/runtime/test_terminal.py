@@ -196,7 +196,7 @@ def test_a_socket_that_nobody_listens_to(oci: Runtime, bundle: Bundle) -> None:
         server.bind(str(oci.place / "console"))
     words = ["create", "--console-socket", oci.place / "console", "--bundle", bundle.save(), oci.id()]
     oci.quiet(*words).refused(str(oci.place / "console"), "connection refused")
-    assert list(oci.root.iterdir()) == []
+    assert oci.names() == []
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_rules_of_the_console_socket(
 ) -> None:
     bundle.process["terminal"] = terminal
     oci_called(*words, "--bundle", bundle.save(), oci_called.id()).refused(told)
-    assert list(oci_called.root.iterdir()) == []
+    assert oci_called.names() == []
 
 
 # ---- carried over ----------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_the_default_bundle_on_a_terminal(oci: Runtime, bundle: Bundle) -> None:
         shown.expect(b"/dev/pts/0\r\n")
         shown.type(b"exit 5\n")
         assert shown.end() == 5
-        assert list(oci.root.iterdir()) == []
+        assert oci.names() == []
 
 
 def test_the_window_has_our_size_and_follows_it(oci: Runtime, bundle: Bundle) -> None:
@@ -307,7 +307,7 @@ def test_a_terminal_that_is_gone_leaves_no_container(oci: Runtime, bundle: Bundl
         os.dup2(null, shown.master)
         shown.slave = null
         assert shown.process.wait(10) == 1
-        assert list(oci.root.iterdir()) == []
+        assert oci.names() == []
 
 
 def test_all_output_is_shown(oci: Runtime, bundle: Bundle) -> None:
@@ -359,7 +359,7 @@ def test_input_that_ends_and_a_terminal_elsewhere(oci: Runtime, bundle: Bundle) 
 def test_without_any_terminal(oci: Runtime, bundle: Bundle) -> None:
     bundle.process["terminal"] = True
     oci.run(bundle.script("true"), start_new_session=True).refused("process.terminal", "no terminal")
-    assert list(oci.root.iterdir()) == []
+    assert oci.names() == []
 
 
 def test_a_background_process_does_not_keep_us(oci: Runtime, bundle: Bundle) -> None:

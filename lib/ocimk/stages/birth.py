@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _signal
 import _socket
+import errno
 import posix
 from _struct import pack, unpack
 
@@ -54,7 +55,7 @@ class Order:
         self.cgroup_ns = bool(flags & ns.NEWCGROUP)
         # A cgroup namespace shows the cgroup in which it was made: that must be the container's, so it comes later.
         self.flags = flags & ~ns.NEWCGROUP
-        self.joins = [(kind, posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)) for kind, path in _openable(joins)]
+        self.joins = [(kind, path, posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)) for kind, path in _openable(joins)]
         self.offsets = (folder.config.get("linux") or {}).get("timeOffsets") or {}
         self.cgroup_fd, self.tasks = _cgroups(folder)
 
@@ -63,11 +64,11 @@ class Order:
         """Whether a process in between is needed: to join before the new namespaces are made, or to set clocks."""
         early = {"user", "pid", "time"}
         joins_first = bool(self.joins) and bool(self.flags & ns.NEWUSER)
-        return joins_first or bool(self.offsets) or any(kind in early for kind, _ in self.joins)
+        return joins_first or bool(self.offsets) or any(kind in early for kind, _, _ in self.joins)
 
     def close(self) -> None:
         """Close what only the child needed."""
-        for fd in [fd for _, fd in self.joins] + self.tasks + [self.cgroup_fd]:
+        for fd in [fd for _, _, fd in self.joins] + self.tasks + [self.cgroup_fd]:
             if fd >= 0:
                 posix.close(fd)
 
@@ -370,20 +371,29 @@ def inside(
 def join(order: Order) -> None:
     """Enter the namespaces given by path. Those that our present rights suffice for come first: once in another user
     namespace we would have none over the host's. Raises Error."""
-    left = [(kind, fd) for kind, fd in order.joins if kind != "user"]
-    users = [(kind, fd) for kind, fd in order.joins if kind == "user"]
-    later = []
-    for kind, fd in left:
+    first = [row for row in order.joins if row[0] != "user"]
+    later = [row for row in order.joins if row[0] == "user"]
+    for row in first:
         try:
-            ns.setns(fd, ns.FLAGS[kind])
+            _join(*row)
         except PermissionError:
-            later.append((kind, fd))
-    for kind, fd in users + later:
+            later.append(row)
+    for kind, path, fd in later:
         try:
-            ns.setns(fd, ns.FLAGS[kind])
-        except OSError as problem:
-            hint = "the file names a namespace of another kind" if problem.errno == 22 else ""
-            raise Error(f"join {kind} namespace", problem, hint) from None
+            _join(kind, path, fd)
+        except PermissionError as problem:
+            raise Error(f"join {kind} namespace {path}", problem) from None
+
+
+def _join(kind: str, path: str, fd: int) -> None:
+    """setns(2). Raises PermissionError, which another order may help; Error."""
+    try:
+        ns.setns(fd, ns.FLAGS[kind])
+    except PermissionError:
+        raise
+    except OSError as problem:
+        hint = "the file names a namespace of another kind, or none" if problem.errno == errno.EINVAL else ""
+        raise Error(f"join {kind} namespace {path}", problem, hint) from None
 
 
 def move_in(folder: Folder, order: Order) -> None:
@@ -401,7 +411,7 @@ def move_in(folder: Folder, order: Order) -> None:
         netlink.loopback_up()
     order.close()
     _native.syscall(_native.NR["prctl"], _SET_DUMPABLE, 0)
-    if order.flags & ns.NEWUSER or any(kind == "user" for kind, _ in order.joins):
+    if order.flags & ns.NEWUSER or any(kind == "user" for kind, _, _ in order.joins):
         hand_on_files(folder)
         if not folder.inprocess:
             from ..linux import capability
