@@ -21,7 +21,7 @@ LIBEXEC = str(TREE / "libexec")
 CGROUPS = Path("/sys/fs/cgroup")
 CLEAN = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 APPLETS = (
-    "[ awk cat chmod cut dd echo env false grep head hostname id ifconfig ip kill ln ls mkdir mkfifo mknod mount nc "
+    "[ awk cat chmod cut dd echo env false grep find head hostname id ifconfig ip kill ln ls mkdir mkfifo mknod mount nc "
     "ps pwd readlink realpath rm rmdir sed seq setsid sh sleep sort stat stty tail tee test touch tr true tty umount "
     "uname usleep wc xargs yes"
 ).split()

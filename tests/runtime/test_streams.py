@@ -249,7 +249,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def test_preserve_fds(oci: Runtime, bundle: Bundle, files: list[Path]) -> None:
-    bundle.script("cat <&3; cat <&4; for f in /proc/$$/fd/*; do [ -e $f ] && echo -n ${f##*/}' '; done")
+    bundle.script("cat <&3; cat <&4; for f in /proc/$$/fd/*; do if [ -e $f ]; then echo -n ${f##*/}' '; fi; done")
     result = passed(oci, bundle, files, "--preserve-fds", "2").ok()
     assert result.out == "content 0\ncontent 1\n0 1 2 3 4 "
 
@@ -261,20 +261,31 @@ def test_preserve_fds_that_are_not_open(oci: Runtime, bundle: Bundle, files: lis
 
 
 def test_listen_fds(oci: Runtime, bundle: Bundle, files: list[Path]) -> None:
-    bundle.script("echo $LISTEN_FDS $LISTEN_PID; cat <&3; cat <&4; for f in /proc/$$/fd/*; do [ -e $f ] && echo -n ${f##*/}' '; done")
+    bundle.script(
+        "echo $LISTEN_FDS $LISTEN_PID; cat <&3; cat <&4; for f in /proc/$$/fd/*; do if [ -e $f ]; then echo -n ${f##*/}' '; fi; done"
+    )
     result = passed(oci, bundle, files, listen=2).ok()
     assert result.out == "2 1\ncontent 0\ncontent 1\n0 1 2 3 4 "
 
 
 def test_listen_fds_then_preserved_ones(oci: Runtime, bundle: Bundle, files: list[Path]) -> None:
-    bundle.script("echo $LISTEN_FDS; for f in /proc/$$/fd/*; do [ -e $f ] && echo -n ${f##*/}' '; done; cat <&5")
+    bundle.script(
+        "echo $LISTEN_FDS; for f in /proc/$$/fd/*; do if [ -e $f ]; then echo -n ${f##*/}' '; fi; done; cat <&5"
+    )
     result = passed(oci, bundle, files, "--preserve-fds", "2", listen=1).ok()
     assert result.out == "1\n0 1 2 3 4 5 content 2\n"
 
 
 def test_listen_fds_of_somebody_else(oci_called: Runtime, bundle: Bundle) -> None:
     env = {**CLEAN, "LISTEN_FDS": "2", "LISTEN_PID": "1"}
-    assert oci_called.tell(bundle, "echo x$LISTEN_FDS; for f in /proc/$$/fd/*; do [ -e $f ] && echo -n ${f##*/}' '; done", env=env).out == "x\n0 1 2 "
+    assert (
+        oci_called.tell(
+            bundle,
+            "echo x$LISTEN_FDS; for f in /proc/$$/fd/*; do if [ -e $f ]; then echo -n ${f##*/}' '; fi; done",
+            env=env,
+        ).out
+        == "x\n0 1 2 "
+    )
 
 
 def test_pidfd_socket(oci: Runtime, bundle: Bundle) -> None:

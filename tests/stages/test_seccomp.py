@@ -14,6 +14,7 @@ import tempfile
 import time
 
 import pytest
+
 from ocimk import errors
 from ocimk.container.folder import Folder
 from ocimk.errors import Error

@@ -10,6 +10,7 @@ import socket
 import subprocess
 
 import pytest
+
 from ocimk import errors
 from ocimk.container.folder import Folder
 from ocimk.errors import Error

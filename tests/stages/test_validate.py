@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from ocimk.container.folder import Folder
 from ocimk.errors import Error
 from ocimk.spec.default import default_config

@@ -7,6 +7,7 @@ import os
 import platform
 
 import pytest
+
 from ocimk.linux import capability, prctl
 from ocimk.native._native import syscall
 

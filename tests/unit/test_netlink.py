@@ -8,6 +8,7 @@ import os
 import socket
 
 import pytest
+
 from ocimk.errors import Error
 from ocimk.linux import netlink
 from ocimk.native._native import NR, syscall

@@ -6,6 +6,7 @@ import os
 import resource
 
 import pytest
+
 from ocimk.errors import Error
 from ocimk.linux import rlimit
 from ocimk.native._native import syscall

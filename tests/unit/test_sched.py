@@ -7,6 +7,7 @@ import os
 import struct
 
 import pytest
+
 from ocimk.errors import Error
 from ocimk.linux import sched
 from ocimk.native._native import NR, syscall

@@ -8,6 +8,7 @@ import os
 import platform
 
 import pytest
+
 from ocimk.errors import Error
 from ocimk.linux import bpf_filter, prctl, seccomp
 from ocimk.native._native import NR, syscall

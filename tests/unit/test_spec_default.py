@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from ocimk import jsonio
 from ocimk.spec.default import default_config
 from ocimk.spec.supported import unsupported

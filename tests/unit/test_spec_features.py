@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from spec_full import DATA
+
 from ocimk.spec import features, seccomp, supported, tables
 from ocimk.spec.version import version_at_least
-from spec_full import DATA
 
 HOST = {"version": "0.1.0", "libseccomp": "2.5.4", "supportedFlags": ["SECCOMP_FILTER_FLAG_LOG"]}
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from spec_full import GONE, changed, errors, warnings
+
 from ocimk.spec import sysctl
 from ocimk.spec.validate import findings
-from spec_full import GONE, changed, errors, warnings
 
 CHANGES = [
     # path, value, where it is found (the path when ""), words of the message

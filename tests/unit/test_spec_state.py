@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ocimk.spec import state
 from ocimk.spec.version import parse_version, version_at_least
 

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from spec_full import DATA, FULL, GONE, changed, errors, everywhere
+
 from ocimk.spec import rare, seccomp, shape, supported, walk
 from ocimk.spec.validate import drop_nulls, findings, process_findings, resources_findings
-from spec_full import DATA, FULL, GONE, changed, errors, everywhere
 
 LIB = Path(__file__).parents[2] / "lib"
 

@@ -55,7 +55,8 @@ class Order:
         self.cgroup_ns = bool(flags & ns.NEWCGROUP)
         # A cgroup namespace shows the cgroup in which it was made: that must be the container's, so it comes later.
         self.flags = flags & ~ns.NEWCGROUP
-        self.joins = [(kind, path, posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)) for kind, path in _openable(joins)]
+        flags_read = posix.O_RDONLY | posix.O_CLOEXEC
+        self.joins = [(kind, path, posix.open(path, flags_read)) for kind, path in _openable(joins)]
         self.offsets = (folder.config.get("linux") or {}).get("timeOffsets") or {}
         self.cgroup_fd, self.tasks = _cgroups(folder)
 

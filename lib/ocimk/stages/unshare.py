@@ -65,7 +65,7 @@ def apply_next(folder: Folder, options: dict[str, str], following: list[str]) ->
 
 
 def _hand_over_console(folder: Folder, child: birth.Child, options: dict[str, str]) -> None:
-    """Send the terminal's master to the socket, or back to an ``oci run`` that stays in the foreground. Raises Error."""
+    """Send the terminal's master to the socket, or back to an ``oci run`` in the foreground. Raises Error."""
     from . import birth
 
     if "--console-socket" in options:
