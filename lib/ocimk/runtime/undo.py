@@ -43,6 +43,7 @@ def _poststop(folder: Folder, hooks: dict[str, object], state: dict[str, object]
     from ..stages import hooks as stage
 
     folder.config = {"hooks": hooks}
+    folder.bundle = str(state.get("bundle", ""))
     folder.recall(state)
     stage.run(folder, "poststop", "stopped")
 
