@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from kit import CLEAN, LIBEXEC, Bundle, Runtime, fresh_id, kill
+from ocimk.container.folder import Folder
 from ocimk.linux import rtnetlink
+from ocimk.stages import netdev
 
 
 class Host:
@@ -122,6 +124,14 @@ def test_the_program_sees_the_device_under_its_new_name(lent: Runtime, host: Hos
     assert ",UP" in told.out
 
 
+def test_in_a_user_namespace(lent: Runtime, host: Host, bundle: Bundle) -> None:
+    """The network namespace belongs to the container's root then; the device is moved from outside."""
+    host.device("lent0", "10.9.0.1/24")
+    told = lent.tell(devices(bundle.user_namespace(), lent0="eth7"), "ip -4 addr show dev eth7; id -u")
+    assert "inet 10.9.0.1/24" in told.out
+    assert told.lines[-1] == "0"
+
+
 def test_a_pattern_gets_the_first_free_number(lent: Runtime, host: Host, bundle: Bundle) -> None:
     for name in ("one0", "two0"):
         host.device(name)
@@ -208,6 +218,31 @@ def test_another_name_needs_another_namespace(lent: Runtime, host: Host, bundle:
     assert "stays where it is" in warning
     assert 'linux.netDevices["lent0"].name: eth0: the container has the host\'s network namespace' in error
     assert "lent0" in lent.run(devices(bundle, lent0="")).ok().lines
+
+
+def test_a_name_that_the_kernel_refuses_after_the_move(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody takes the new name between our look and the move, which then ends half way: the device is over there
+    under its old name. It is fetched back, and the next number is tried."""
+    host.device("lent0", "10.9.0.1/24")
+    target = Host(f"{host.name}-r")
+    monkeypatch.setattr(rtnetlink.Route, "links", lambda self: {"lo": rtnetlink.Link(1, "lo", 1)})
+    try:
+        target.device("port0")
+        folder = Folder("", "")
+        recorded: list[str] = []
+        monkeypatch.setattr(Folder, "record", lambda self, stage, kind, value: recorded.append(value))
+        monkeypatch.setattr(Folder, "strike", lambda self, stage, kind, value: recorded.remove(value))
+        with open(host.path) as here, open(target.path) as there, rtnetlink.Route(here.fileno()) as out:
+            monkeypatch.setattr(netdev, "_home", lambda: os.dup(here.fileno()))
+            with rtnetlink.Route(there.fileno()) as into:
+                link = out.link("lent0")
+                assert link is not None
+                netdev.Move(folder, out, into, there.fileno(), "lent0", "port%d").carry_out(link)
+        assert set(target.links()) == {"lo", "port0", "port1"}
+        assert permanent(target.links()["port1"]) == {"10.9.0.1/24"}
+        assert [line.split()[:3] for line in recorded] == [["lent0", "port1", "up"]]
+    finally:
+        target.delete()
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["new", "joined"])

@@ -24,6 +24,8 @@ _NEWLINK, _GETLINK, _NEWADDR, _GETADDR = 16, 18, 20, 22
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP, _CREATE, _EXCLUSIVE = 0x1, 0x4, 0x300, 0x400, 0x200
 _CAPPED, _ACK_TLVS = 0x100, 0x200
+_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
+_AGAIN = 10
 
 _HEADER = "=IHHII"
 _LINK = "=BxHiII"  # struct ifinfomsg: family, type, index, flags, change
@@ -134,19 +136,29 @@ class Route:
     # ---- messages -----------------------------------------------------------------------------------------------
 
     def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
-        """Send a request and return the bodies of the answers. Raises Refused."""
+        """Send a request and return the bodies of the answers; a list that changed while it was told is asked for
+        again. Raises Refused."""
+        for _ in range(_AGAIN):
+            found, whole = self._answers(kind, flags, body)
+            if whole:
+                break
+        return found
+
+    def _answers(self, kind: int, flags: int, body: bytes) -> tuple[list[bytes], bool]:
         self._serial += 1
         self._socket.send(pack(_HEADER, 16 + len(body), kind, _REQUEST | flags, self._serial, 0) + body)
         found: list[bytes] = []
+        whole = True
         while True:
             for answer, bits, serial, payload in _messages(self._socket.recv(1 << 17)):
                 if serial != self._serial:
                     continue
+                whole = whole and not bits & _INTERRUPTED
                 if answer == _ERROR:
                     _judge(payload, bits)
-                    return found
+                    return found, True
                 if answer == _DONE:
-                    return found
+                    return found, whole
                 found.append(payload)
 
 

@@ -17,7 +17,7 @@ import posix
 
 from ..container.folder import Folder, living, never_created
 from ..errors import Error, Usage, reason
-from ..linux import rtnetlink
+from ..linux import openat2, rtnetlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,26 +151,35 @@ class Move:
         """Move it, give it its addresses, set it up. Raises Error."""
         addresses = self.host.addresses(link.index)
         state = "up" if link.up else "down"
-        for name in self._names():
+        taken = set(self.inside.links())
+        for name in self._names(taken):
             line = " ".join([self.old, name, state, *(address.hex() for address in addresses)])
             self.folder.record(NAME, "device", line)
             try:
                 self.host.move(link.index, self.there, name)
             except OSError as problem:
-                if problem.errno == errno.EEXIST and "%d" in self.new and self.host.link(self.old) is not None:
+                self._fetch_back(taken, (self.old, name, state), line.split(" ")[3:])
+                if problem.errno == errno.EEXIST and "%d" in self.new:
                     self.folder.strike(NAME, "device", line)
+                    link = self.host.link(self.old) or link  # on its way back it may have got another index
                     continue
                 raise self._failed("move into the container", problem) from None
             return self._settle(name, addresses)
         raise Error(f"{where(self.old)}.name: {self.new}", "no free number was found")
 
-    def _names(self) -> list[str]:
+    def _names(self, taken: set[str]) -> list[str]:
         """The names to try: for a pattern the free ones, lowest first, as the kernel would choose."""
         if "%d" not in self.new:
             return [self.new]
-        taken = self.inside.links()
         numbered = (self.new.replace("%d", str(number), 1) for number in range(len(taken) + _TRIES))
         return [name for name in numbered if name not in taken][:_TRIES]
+
+    def _fetch_back(self, taken: set[str], told: tuple[str, str, str], addresses: list[str]) -> None:
+        """A new name that is refused only after the move has left the device there under its old one."""
+        link = None if self.old in taken or self.host.link(self.old) else self.inside.link(self.old)
+        if link is not None:
+            with openat2.Held(_home()) as home:
+                _return(self.host, self.inside, link, home, told, addresses)
 
     def _settle(self, name: str, addresses: list[bytes]) -> None:
         try:
@@ -220,16 +229,15 @@ def _reachable(folder: Folder) -> int:
 
 
 def _give_back(moved: list[list[str]], there: int) -> None:
-    home = posix.open("/proc/self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
-    try:
-        with rtnetlink.Route() as host, _there(there) as inside:
-            for old, new, state, *addresses in reversed(moved):
-                # A rename refused after the move has left it there under its old name.
-                link = None if host.link(old) else inside.link(new) or inside.link(old)
-                if link is not None:
-                    _return(host, inside, link, home, (old, new, state), addresses)
-    finally:
-        posix.close(home)
+    with openat2.Held(_home()) as home, rtnetlink.Route() as host, _there(there) as inside:
+        for old, new, state, *addresses in reversed(moved):
+            link = None if host.link(old) else inside.link(new)
+            if link is not None:
+                _return(host, inside, link, home, (old, new, state), addresses)
+
+
+def _home() -> int:
+    return posix.open("/proc/self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
 
 
 def _return(
