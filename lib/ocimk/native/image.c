@@ -118,7 +118,7 @@ call(long nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 #define CALL4(name, a, b, c, d) call(__NR_##name, (u64)(a), (u64)(b), (u64)(c), (u64)(d), 0, 0)
 #define CALL5(name, a, b, c, d, e) call(__NR_##name, (u64)(a), (u64)(b), (u64)(c), (u64)(d), (u64)(e), 0)
 
-enum { EINTR = 4, ENOENT = 2, EACCES = 13, ENOTDIR = 20, EISDIR = 21, ENOSYS = 38 };
+enum { EPERM = 1, EINTR = 4, ENOENT = 2, EACCES = 13, ENOTDIR = 20, EISDIR = 21, ENOSYS = 38 };
 enum { AT_FDCWD = -100, AT_EACCESS = 0x200, X_OK = 1, SIGKILL = 9, SIGCHLD = 17 };
 enum { O_CLOEXEC = 02000000, O_PATH = 010000000 };
 #if defined(__aarch64__)
@@ -189,7 +189,16 @@ fail(const struct step *step, long error)
 
 /* ---- the program to become ----------------------------------------------------------------------------------- */
 
-/* 0 when it could be executed by us, else the error. A directory is executable to access(2), not to execve(2). */
+/* Whether a call was not made at all: the kernel does not have it, or a seccomp filter, which may be bound by now, knows
+ * only what is older. */
+static int
+missing(long result)
+{
+    return result == -ENOSYS || result == -EPERM;
+}
+
+/* 0 when it could be executed by us, else the error. A directory is executable to access(2), not to execve(2). Where
+ * nobody may be asked execve will tell. */
 static long
 executable(u64 path)
 {
@@ -201,8 +210,10 @@ executable(u64 path)
         return EISDIR;
     }
     result = CALL4(faccessat2, AT_FDCWD, path, X_OK, AT_EACCESS);
-    if (result == -ENOSYS)
+    if (missing(result))
         result = CALL3(faccessat, AT_FDCWD, path, X_OK);
+    if (missing(result))
+        return fd == -ENOENT ? ENOENT : 0;
     return -result;
 }
 
@@ -341,6 +352,8 @@ hook(const struct step *step)
     request.pidfd = (u64)(uintptr_t)&pidfd;
     request.exit_signal = SIGCHLD;
     pid = CALL2(clone3, &request, sizeof request);
+    if (missing(pid))
+        pid = CALL5(clone, request.flags | request.exit_signal, 0, &pidfd, 0, 0);
     if (pid == 0)
         hook_child(step, input, output);
     if (pid < 0)
