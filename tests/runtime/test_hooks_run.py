@@ -132,6 +132,7 @@ def test_without_env_they_have_that_of_their_side(oci: Runtime, bundle: Bundle, 
     oci.run(bundle.script("true"), env={"PATH": "/bin:/usr/bin", "OUTER": "1"}).ok()
     for kind in KINDS:
         lines = (seen / kind).read_text().splitlines()
+        assert not [line for line in lines if line.startswith("OCI_")], kind
         assert ("OUTER=1" in lines) == (kind in HOST), kind
         assert ("INNER=1" in lines) == (kind == "startContainer"), kind
 

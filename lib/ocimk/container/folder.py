@@ -29,10 +29,11 @@ class Folder:
         self.path = path
         self.id = paths.basename(path)
         self.bundle = bundle
-        self.fds: dict[str, int] = fds_from_environment()
+        self.fds: dict[str, int] = {}
+        """The descriptors that go along the chain, by name."""
         self.inprocess = False
         """Whether stock stages are called instead of executed (the dispatcher's way)."""
-        self.search: list[str] = search_from_environment()
+        self.search: list[str] = []
         """Folders that are searched for stages before the stock ones."""
         self._config: dict[str, Any] | None = None
         self._state: dict[str, Any] | None = None
@@ -42,9 +43,9 @@ class Folder:
 
     @classmethod
     def open(cls, path: str) -> Folder:
-        """The folder at *path*, or the bundle there. Raises Error when it is neither."""
-        path = paths.absolute(path)
-        folder = cls(path)
+        """The folder at *path* as the stage before us hands it on, or the bundle there. Raises Error when it is neither."""
+        folder = cls.handed_on(path)
+        path = folder.path
         if f"{names.STATE}" in folder.fds or paths.exists(f"{path}/{names.STATE}"):
             folder.bundle = str(folder.state.get("bundle", ""))
             return folder
@@ -53,6 +54,14 @@ class Folder:
         if not paths.is_dir(path):
             raise Error(f"open container folder {path}", "no such directory")
         raise Error(f"open container folder {path}", "neither state.json nor config.json is in it")
+
+    @classmethod
+    def handed_on(cls, path: str) -> Folder:
+        """The folder at *path*, which need not be one yet, with what the stage before us has put in the environment."""
+        folder = cls(paths.absolute(path))
+        folder.fds = fds_from_environment()
+        folder.search = search_from_environment()
+        return folder
 
     @classmethod
     def existing(cls, root: str, name: str) -> Folder:
@@ -287,14 +296,16 @@ def _remove(path: str) -> None:
 
 
 def fds_from_environment() -> dict[str, int]:
-    """The descriptors that the stage before us left, from OCI_FDS: ``sync=5 root=7``."""
+    """The descriptors that the stage before us left, from OCI_FDS: ``sync=5 root=7``. One that is not open is none."""
     fds = {}
-    for pair in posix.environ.get(b"OCI_FDS", b"").decode().split():
+    for pair in posix.environ.get(b"OCI_FDS", b"").decode("ascii", "replace").split():
         name, _, number = pair.partition("=")
-        if number.isdigit():
-            fds[name] = int(number)
+        try:
             # Open across the one exec that brought it here; nothing else that we start is to have it.
-            posix.set_inheritable(fds[name], False)
+            posix.set_inheritable(int(number), False)
+        except (OSError, ValueError, OverflowError):
+            continue
+        fds[name] = int(number)
     return fds
 
 

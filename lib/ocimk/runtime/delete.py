@@ -28,7 +28,12 @@ def main(invocation: Invocation) -> int:
         if force:
             return 0
         raise Error(f"container {name}", "container does not exist")
-    take(folder, force)
+    try:
+        take(folder, force)
+    except Error:
+        if force and not paths.is_dir(folder.path):
+            return 0  # another command has removed it while we waited
+        raise
     if not paths.exists(f"{folder.path}/{names.STATE}"):
         return _left_over(folder, force)
     if not force:
@@ -53,7 +58,7 @@ def take(folder: Folder, force: bool) -> None:
 
 def _left_over(folder: Folder, force: bool) -> int:
     """A folder without state.json: a creation that was killed at its very start."""
-    undo.unmake(folder)
+    undo.unmake(folder, force)
     folder.vanish()
     if not force:
         raise Error(f"container {folder.id}", "container does not exist", "what was left of its folder is removed")
@@ -80,7 +85,7 @@ def delete(folder: Folder, force: bool = False) -> None:
         recorded = {}
     if recorded.get("ocimk") and not _own_pid_namespace(recorded) and undo.has_cgroup(folder):
         undo.kill_all(folder)
-    undo.destroy(folder)
+    undo.destroy(folder, force=force)
 
 
 def _own_pid_namespace(recorded: dict[str, object]) -> bool:

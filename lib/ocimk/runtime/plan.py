@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 
 from ..container.folder import Folder
-from ..errors import Error
+from ..errors import Error, log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,8 +110,10 @@ def open_trace(folder: Folder, path: str) -> None:
 
 
 def prepare(folder: Folder, invocation: Invocation) -> Folder:
-    """Tell the folder how stages are run: called or executed, searched where, traced or not."""
+    """Tell the folder how stages are run: called or executed, searched where, traced or not, logged where."""
     folder.inprocess = not invocation.exec_stages
     folder.search = invocation.search
     open_trace(folder, invocation.trace)
+    if log.fd >= 0:
+        folder.fds["log"] = log.fd
     return folder

@@ -7,23 +7,32 @@ from ..errors import Error, reason, warn
 from ..stages import runner
 from . import plan
 
+_NO_SUCH_PROGRAM = 127
 
-def unmake(folder: Folder) -> None:
-    """Undo what the ledger names, the last first. Raises Error (the first failure, after trying the rest)."""
+
+def unmake(folder: Folder, force: bool = False) -> None:
+    """Undo what the ledger names, the last first. Raises Error (the first failure, after trying the rest).
+
+    force  what a stage has made that is no longer installed is left as it is, with a warning
+    """
     failed: Error | None = None
     for stage in plan.undo_order(folder):
         try:
             runner.run(folder, [stage, "undo", folder.path])
         except Error as problem:
-            failed = failed or problem
+            if force and problem.status == _NO_SUCH_PROGRAM:
+                made = [f"{kind} {value}" for _, kind, value in folder.records(stage)]
+                warn(f"{stage}: no such stage: {', '.join(made)}: left as it is")
+            else:
+                failed = failed or problem
     if failed is not None:
         raise failed
 
 
-def destroy(folder: Folder, poststop: bool = True) -> None:
+def destroy(folder: Folder, poststop: bool = True, force: bool = False) -> None:
     """Undo everything and run the poststop hooks. Raises Error; the folder then stays, for another try."""
     hooks, state = remember(folder) if poststop else ({}, {})
-    unmake(folder)
+    unmake(folder, force)
     folder.vanish()
     if hooks.get("poststop"):
         _poststop(folder, hooks, state)

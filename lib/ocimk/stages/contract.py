@@ -12,7 +12,8 @@ import posix
 import sys
 
 from .. import errors, execpath
-from ..container.folder import Folder
+from ..container import names
+from ..container.folder import Folder, fds_from_environment
 from ..container.trace import Span
 from ..errors import Error, Usage
 from ..linux import path as paths
@@ -139,6 +140,7 @@ def main(stage: Stage, argv: list[str]) -> int:
     """Run one stage as a program; returns its exit status unless it becomes another program."""
     errors.log.program = stage.NAME
     folder: Folder | None = None
+    take_up_log()
     try:
         if argv and argv[0] in ("--help", "-h", "help"):
             sys.stdout.write(help_text(stage) + "\n")
@@ -162,12 +164,26 @@ def main(stage: Stage, argv: list[str]) -> int:
 def enter(stage: Stage, call: Call) -> Folder:
     """The folder that the call names; for the stage that makes folders, one that need not be there yet."""
     if getattr(stage, "MAKES", False) and (call.verb == "apply" or not paths.exists(call.place)):
-        return Folder(paths.absolute(call.place))
-    folder = Folder.open(call.place)
+        return Folder.handed_on(call.place)
+    try:
+        folder = Folder.open(call.place)
+    except Error:
+        if call.verb != "undo" or not paths.exists(f"{call.place}/{names.LEDGER}"):
+            raise
+        return Folder.handed_on(call.place)  # to undo, the ledger is enough: the state may be broken or missing
     if not folder.path and call.verb in ("apply", "undo"):
         hint = "oci-validate apply makes one"
         raise Error(f"{call.place} is a bundle", f"{call.verb} works on a container's folder", hint)
     return folder
+
+
+def take_up_log() -> None:
+    """Write to the log of the dispatcher that executed us, in its format."""
+    fd = fds_from_environment().get("log", -1)
+    if fd >= 0:
+        words = posix.environ.get(b"OCI_LOG", b"").split()
+        errors.log.fd = fd
+        errors.log.json, errors.log.debug = b"json" in words, b"debug" in words
 
 
 def perform(stage: Stage, folder: Folder, call: Call) -> int:
@@ -204,14 +220,15 @@ def lament(folder: Folder | None, stage: Stage, problem: BaseException) -> int:
     """Tell of a failure: to the process that waits for us at the other end of the socket, else on standard error."""
     if isinstance(problem, SystemExit):
         return int(problem.code or 0)
-    if folder is None or folder.fds.get("sync", -1) < 0:
+    fd = (folder.fds if folder is not None else fds_from_environment()).get("sync", -1)
+    if fd < 0:
         return errors.report(problem)
     if not isinstance(problem, Error):
         problem = errors.internal(problem)
     problem.stage = problem.stage or stage.NAME
     from ..container import sync
 
-    sync.send_error(folder.fds["sync"], problem)
+    sync.send_error(fd, problem)
     return problem.status
 
 
@@ -262,6 +279,8 @@ def environment(folder: Folder) -> dict[bytes, bytes]:
     """The environment of an executed stage: ours, with the descriptors and the search path named."""
     env = dict(posix.environ)
     handed = {name: fd for name, fd in folder.fds.items() if fd >= 0}
+    if "log" in handed:
+        env[b"OCI_LOG"] = b" ".join([b"json"] * errors.log.json + [b"debug"] * errors.log.debug)
     env[b"OCI_FDS"] = " ".join(f"{name}={fd}" for name, fd in handed.items()).encode()
     # A program of the chain that is not ours finds the next stage by its bare name.
     env[b"PATH"] = env.get(b"PATH", _PATH) + b":" + execpath.stock().encode("utf-8", "surrogateescape")

@@ -21,6 +21,10 @@ _KEPT = 4096
 """Bytes of output kept for the error message: the last of them tell why."""
 
 
+_OURS = (b"OCI_FDS", b"OCI_LOG")
+"""What only the next stage is to read from the environment."""
+
+
 def carry_out(hook: dict[str, Any], told: bytes, cwd: str, inherit: bool) -> None:
     """Run one hook to its end.
 
@@ -53,7 +57,7 @@ def carry_out(hook: dict[str, Any], told: bytes, cwd: str, inherit: bool) -> Non
 
 def _spawn(hook: dict[str, Any], feed: int, output: int, cwd: str, inherit: bool) -> int:
     """Start the hook in a process group of its own. Raises OSError."""
-    env: Any = posix.environ if inherit else {}
+    env: Any = {name: value for name, value in posix.environ.items() if name not in _OURS} if inherit else {}
     if hook.get("env") is not None:
         env = dict(pair.partition("=")[::2] for pair in hook["env"])
     argv = list(hook.get("args") or [hook["path"]])
