@@ -226,19 +226,21 @@ def test_labels_where_no_module_gives_them(oci: Runtime, bundle: Bundle, name: s
 # ---- the rest --------------------------------------------------------------------------------------------------------
 
 
+def worse() -> None:
+    """Be killed earlier than others: a value of the caller's own."""
+    Path("/proc/self/oom_score_adj").write_text("123")
+
+
 @pytest.mark.parametrize("value", [0, 321, 1000])
 def test_oom_score(oci_called: Runtime, bundle: Bundle, value: int) -> None:
+    """Also when it is 0, and the caller's own is another."""
     bundle.process["oomScoreAdj"] = value
-    assert oci_called.tell(bundle, "cat /proc/self/oom_score_adj").out == f"{value}\n"
+    assert oci_called.tell(bundle, "cat /proc/self/oom_score_adj", preexec_fn=worse).out == f"{value}\n"
 
 
 def test_oom_score_that_is_not_set_is_the_callers(oci_called: Runtime, bundle: Bundle) -> None:
     """It MUST NOT be changed then."""
     bundle.process.pop("oomScoreAdj", None)
-
-    def worse() -> None:
-        Path("/proc/self/oom_score_adj").write_text("123")
-
     assert oci_called.tell(bundle, "cat /proc/self/oom_score_adj", preexec_fn=worse).out == "123\n"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from properties_kit import ask
+from properties_kit import PYTHON, ask, with_python
 
 from kit import Bundle, Runtime
 from ocimk.stages.seccomp_compile import load_library
@@ -35,6 +35,7 @@ class Agent(threading.Thread):
         self.fds: list[int] = []
         self.rest = b""
         self.asked: tuple[int, int] = (0, 0)
+        self.told = threading.Event()
         self.start()
 
     def run(self) -> None:
@@ -46,6 +47,7 @@ class Agent(threading.Thread):
                     self.fds += array.array("i", payload[: len(payload) // 4 * 4])
             self.state = json.loads(data)
             self.rest = connection.recv(1)
+            self.told.set()
         held = bytearray(80)
         fcntl.ioctl(self.fds[0], RECEIVE, held)
         number, pid, _, call = struct.unpack_from("=QIIi", held)
@@ -95,6 +97,19 @@ def test_an_agent_gets_state_and_descriptor_and_answers(oci: Runtime, bundle: Bu
     assert (state["state"]["id"], state["state"]["status"]) == (name, "creating")
     assert state["state"]["bundle"] == str(bundle.path)
     assert state["state"]["annotations"] == {"org.example.key": "value"}
+
+
+def test_the_connection_ends_with_the_state(oci_called: Runtime, bundle: Bundle) -> None:
+    """Not only when the program is executed: a filter that is loaded early is told of when the container is created."""
+    place = bundle.path / "agent"
+    agent = Agent(place)
+    bundle.process["noNewPrivileges"] = False
+    bundle.linux["seccomp"] = profile({"names": ["getppid"], "action": "SCMP_ACT_NOTIFY"}, listenerPath=str(place))
+    name = oci_called.create(with_python(bundle).args(PYTHON, "-IS", "-c", "import os; os.getppid()"))
+    assert agent.told.wait(10)
+    assert (agent.rest, agent.state["metadata"] if "metadata" in agent.state else "") == (b"", "")
+    oci_called("start", name).ok()
+    agent.close()
 
 
 def test_an_agent_that_does_not_listen(oci: Runtime, bundle: Bundle) -> None:
