@@ -43,7 +43,8 @@ class Folder:
 
     @classmethod
     def open(cls, path: str) -> Folder:
-        """The folder at *path* as the stage before us hands it on, or the bundle there. Raises Error when it is neither."""
+        """The folder at *path* as the stage before us hands it on, or the bundle there. Raises Error when it is
+        neither."""
         folder = cls.handed_on(path)
         path = folder.path
         if f"{names.STATE}" in folder.fds or paths.exists(f"{path}/{names.STATE}"):
