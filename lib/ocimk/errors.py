@@ -12,6 +12,8 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
     from typing import NoReturn
 
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
@@ -63,59 +65,132 @@ def reason(problem: BaseException) -> str:
 
 
 class Log:
-    """Where lines go: standard error, and the file named by ``--log``.
+    """Where lines go: standard error, and what ``--log`` names: a file, the journal or the system's log.
 
     Standard error gets what is at least a warning (everything with ``--debug``); an error is always printed there, also
-    when a log file is named, since callers show it to their users.
+    when a log is named, since callers show it to their users.
+
+    Callers decode a log of JSON as one object for a failure (Podman reads the whole file at once). So in such a file
+    warnings wait for the end: an error takes them along, as its member ``warnings``; without one they are written.
     """
 
-    __slots__ = ("debug", "fd", "json", "path", "program")
+    __slots__ = ("destination", "fd", "held", "json", "level", "path", "program", "relay")
 
     def __init__(self) -> None:
         self.fd = -1
         self.path = ""
+        self.destination = ""
+        """"" for a file, else ``journald:ID`` or ``syslog:ID``: how datagrams on the descriptor are written."""
         self.json = False
-        self.debug = False
+        self.level = "warning"
+        """The least level that is written."""
         self.program = "oci"
+        self.held: list[str] = []
+        self.relay: Callable[[str], None] | None = None
+        """Takes warnings instead: the host's side, on the container's."""
 
-    def write(self, level: str, text: str) -> None:
-        """Write one line of the given level; never raises, for a log that is full must not stop a container."""
+    @property
+    def debug(self) -> bool:
+        """Whether everything is wanted."""
+        return self.level == "debug"
+
+    def write(self, level: str, text: str, where: TracebackType | None = None) -> None:
+        """Write one line of the given level; never raises, for a log that is full must not stop a container.
+
+        where  the traceback of the failure that is told of, which ``--debug`` adds the place from
+        """
         text = printable(text)
-        if level == "debug" and not self.debug:
+        if LEVELS[level] < LEVELS[self.level]:
             return
+        if level == "warning" and self._kept(text):
+            return
+        place = _place(where) if self.debug else ("", "")
         if self.fd >= 0:
-            _put(self.fd, self._record(level, text))
-        if self.fd < 0 or level == "error":
+            _put(self.fd, self._record(level, text, place))
+        elif self.json:
+            _put(2, self._record(level, text, place))
+        if level == "error":
+            self.held.clear()
+        if self.fd < 0 and not self.json or self.fd >= 0 and level == "error":
             prefix = "" if level == "error" else f"{level}: "
             _put(2, f"{self.program}: {prefix}{text}\n")
 
-    def _record(self, level: str, text: str) -> str:
+    def release(self) -> None:
+        """Write the warnings that wait: no error has come."""
+        held, self.held = self.held, []
+        for text in held:
+            _put(self.fd, self._record("warning", text, ("", "")))
+
+    def _kept(self, text: str) -> bool:
+        """Whether the warning need not be written now: it is told to another, or waits."""
+        if self.relay is not None:
+            self.relay(text)
+            return True
+        wait = self.json and self.fd >= 0 and not self.destination and not self.debug
+        if wait:
+            self.held.append(text)
+        return wait
+
+    def _record(self, level: str, text: str, place: tuple[str, str]) -> str:
+        if self.destination:
+            from . import logs
+
+            return logs.datagram(self.destination, level, text, place)
         stamp = rfc3339(time.time_ns() // 10**9 * 10**9)
+        function, file = place
         if not self.json:
-            return f'time="{stamp}" level={level} msg={quote(text)}\n'
-        return f'{{"level":"{level}","msg":{quote(text)},"time":"{stamp}"}}\n'
+            source = f" func={quote(function)} file={quote(file)}" if file else ""
+            return f'time="{stamp}" level={level} msg={quote(text)}{source}\n'
+        more = f',"func":{quote(function)},"file":{quote(file)}' if file else ""
+        if level == "error" and self.held:
+            more += f',"warnings":[{",".join(map(quote, self.held))}]'
+        return f'{{"level":"{level}","msg":{quote(text)},"time":"{stamp}"{more}}}\n'
 
 
 log = Log()
 
 
-def setup(path: str = "", log_format: str = "text", debug: bool = False) -> None:
-    """Send lines to the file *path* too (made 0644, appended to), as ``text`` or ``json``.
+def setup(target: str = "", log_format: str = "text", level: str = "warning") -> None:
+    """Send lines to *target* too, as ``text`` or ``json``: a file (``PATH`` or ``file:PATH``, made 0644, appended to),
+    ``journald:ID`` or ``syslog:ID``.
 
-    Raises Error when the file cannot be opened or the format is unknown.
+    Raises Error when it cannot be opened or the format is unknown.
     """
     if log_format not in ("text", "json"):
         raise Error("invalid log-format", quote(log_format), "text or json")
     log.json = log_format == "json"
-    log.debug = debug
-    if not path:
+    log.level = level
+    if not target:
         return
+    if target.startswith(("journald:", "syslog:")):
+        from . import logs
+
+        log.fd = logs.connect(target)
+        log.destination = target
+        return
+    path = target.removeprefix("file:")
     flags = posix.O_CREAT | posix.O_WRONLY | posix.O_APPEND | posix.O_CLOEXEC
     try:
         log.fd = posix.open(path, flags, 0o644)
     except OSError as problem:
         raise Error(f"open log file {path}", problem) from None
     log.path = path
+    log.destination = ""
+
+
+def _place(where: TracebackType | None) -> tuple[str, str]:
+    """The function and ``FILE:LINE`` that a line of the log comes from: the end of the traceback, else our caller."""
+    if where is not None:
+        while where.tb_next is not None:
+            where = where.tb_next
+        frame, line = where.tb_frame, where.tb_lineno
+    else:
+        frame = sys._getframe(2)
+        while frame.f_back is not None and frame.f_globals is globals():
+            frame = frame.f_back
+        line = frame.f_lineno
+    file = frame.f_code.co_filename.rpartition("/ocimk/")[2]
+    return f"{frame.f_globals.get('__name__', '')}.{frame.f_code.co_name}", f"{file}:{line}"
 
 
 def warn(text: str) -> None:
@@ -176,9 +251,10 @@ def report(problem: BaseException) -> int:
     """Write the failure as one line and return the exit status it stands for."""
     if isinstance(problem, KeyboardInterrupt):
         problem = Error("interrupted", status=130)
+    where = problem.__traceback__
     if not isinstance(problem, Error):
         problem = internal(problem)
-    log.write("error", str(problem))
+    log.write("error", str(problem), where)
     return problem.status
 
 

@@ -51,7 +51,7 @@ def test_path_is_not_searched(tmp_path: Path) -> None:
 
     done = oci("hello", env={"PATH": str(tmp_path / "a")})
 
-    assert done.returncode == 1
+    assert done.returncode == 3
 
 
 def test_commands_of_the_table_come_first(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_commands_of_the_table_come_first(tmp_path: Path) -> None:
 def test_an_unknown_command_is_told_with_the_nearest_one(word: str, hint: str) -> None:
     done = oci(word)
 
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stdout == ""
     assert done.stderr == f'oci: "{word}" is not a command ({hint})\n'
 
@@ -78,7 +78,7 @@ def test_a_name_with_a_slash_is_no_command(tmp_path: Path) -> None:
     (tmp_path / "a" / "oci-x").mkdir(parents=True)
     program(tmp_path / "a" / "oci-x", "y", SHOW)
 
-    assert oci("--exec-path", tmp_path / "a", "x/y").returncode == 1
+    assert oci("--exec-path", tmp_path / "a", "x/y").returncode == 3
 
 
 def test_help_of_another_program_is_its_own() -> None:

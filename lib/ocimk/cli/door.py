@@ -66,6 +66,9 @@ def leave(status: int) -> NoReturn:
         from ..errors import Error
 
         status = _report(Error("write standard output", problem))
+    errors = sys.modules.get("ocimk.errors")
+    if errors is not None and errors.log.held:
+        errors.log.release()
     posix._exit(status & 255)
 
 

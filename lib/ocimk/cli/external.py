@@ -9,17 +9,20 @@ from ..errors import Error
 from . import table
 from .invocation import Invocation
 
+_NO_COMMAND = 3
+"""runc's exit status for a command that it does not know."""
+
 
 def become(invocation: Invocation) -> int:
     """Become ``oci-NAME ARGS...``, told of the folders by $OCI_ROOT and $OCI_EXEC_PATH; 126 when it cannot run.
 
-    Raises Error, with the nearest name, when there is none.
+    Raises Error (status 3), with the nearest name, when there is none.
     """
     import _signal
 
     path = execpath.find(invocation.command, invocation.search)
     if not path:
-        raise Error(f'"{invocation.command}" is not a command', hint=suggestion(invocation))
+        raise Error(f'"{invocation.command}" is not a command', hint=suggestion(invocation), status=_NO_COMMAND)
     environment = dict(posix.environ)
     environment[b"OCI_ROOT"] = invocation.root.encode("utf-8", "surrogateescape")
     if invocation.search:

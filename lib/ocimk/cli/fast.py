@@ -181,7 +181,8 @@ def set_up_log(settings: Values) -> None:
     """Open the log as the options of oci say. Raises Error."""
     if settings:
         log_format = str(settings.get("log-format", "")) or "text"
-        errors.setup(str(settings.get("log", "")), log_format, settings.get("debug") is True)
+        level = "debug" if settings.get("debug") is True else str(settings.get("log-level", "")) or "warning"
+        errors.setup(str(settings.get("log", "")), log_format, level)
 
 
 def root_folder(settings: Values) -> str:

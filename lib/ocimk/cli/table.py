@@ -31,8 +31,9 @@ CHOICE = "choice"
 
 GLOBALS: tuple[Option, ...] = (
     ("root", "", TEXT, "DIR", "where the containers are (default: /run/oci; without root $XDG_RUNTIME_DIR/oci)"),
-    ("log", "", TEXT, "FILE", "write the log to this file too"),
+    ("log", "", TEXT, "FILE", "write the log to this file too; or to journald:ID or syslog:ID, as crun has it"),
     ("log-format", "", TEXT, "text|json", "how lines of the log are written (default: text)"),
+    ("log-level", "", CHOICE, "error|warning|debug", "the least that is logged (default: warning)"),
     ("debug", "", FLAG, "", "log what is done, and where a failure comes from"),
     ("systemd-cgroup", "", FLAG, "", "let systemd make the cgroup; cgroupsPath is then slice:prefix:name"),
     ("cgroup-manager", "", CHOICE, "systemd|cgroupfs|disabled", "who makes the cgroup (default: cgroupfs)"),

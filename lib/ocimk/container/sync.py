@@ -6,6 +6,7 @@ One socket pair of SOCK_SEQPACKET, one message a packet, text:
                                 ready                          the waiting image waits
                                 error STATUS<TAB>TEXT          it failed, and why
                                 errno NUMBER STATUS<TAB>TEXT   a system call of the image failed
+                                warning TEXT                   for the log, which is the host side's to write
                                 console                        with the terminal's master as SCM_RIGHTS
                                 pid NUMBER                     the first process, as the host numbers it
     from the host's side        go                             go on
@@ -16,7 +17,11 @@ from __future__ import annotations
 import posix
 from _struct import pack
 
-from ..errors import Error, strerror
+from ..errors import Error, strerror, warn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LIMIT = 32 * 1024
 
@@ -43,6 +48,33 @@ def receive(fd: int) -> str:
         return posix.read(fd, LIMIT).decode("utf-8", "surrogateescape")
     except ConnectionResetError:
         return ""
+
+
+def relay(fd: int) -> Callable[[str], None]:
+    """What tells a warning to the other side, or to nobody when that is gone."""
+
+    def tell(text: str) -> None:
+        try:
+            send(fd, f"warning {text}")
+        except OSError:
+            pass
+
+    return tell
+
+
+def receive_answer(fd: int) -> str:
+    """As receive(), but warnings on the way are passed on to the log."""
+    while is_warning(told := receive(fd)):
+        pass
+    return told
+
+
+def is_warning(message: str) -> bool:
+    """Whether the message is a warning; then it is passed on."""
+    if not message.startswith("warning "):
+        return False
+    warn(message[8:])
+    return True
 
 
 def send_error(fd: int, problem: Error) -> None:

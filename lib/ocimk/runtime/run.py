@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 
 from ..container.folder import Folder
-from ..errors import Error, warn
+from ..errors import Error, log, warn
 from ..linux import prctl
 from . import create as creation
 from . import delete as deletion
@@ -45,6 +45,7 @@ def _stay(folder: Folder, child: Child) -> int:
     with foreground.Foreground(child) as screen:
         starting.start(folder)
         folder.release()
+        log.release()  # the container may run for years
         return screen.stay()
 
 

@@ -173,7 +173,8 @@ def _devices(view: View, out: list[Finding]) -> None:
 
 
 def _binds(view: View, out: list[Finding]) -> None:
-    """As runc: a bind mount takes no options of a filesystem, which the kernel would ignore."""
+    """As runc: a bind mount takes no options of a filesystem, which the kernel would ignore. nofail is not one: see
+    mount(8)."""
     for at, mount in enumerate(view.mounts):
         options = mount.get("options") or ()
         if "bind" not in options and "rbind" not in options:
@@ -181,7 +182,7 @@ def _binds(view: View, out: list[Finding]) -> None:
         if not mount.get("source"):
             wrong(out, f"mounts[{at}].source", mount.get("source"), "the path to bind")
         for place, option in enumerate(options):
-            if option not in tables.MOUNT_OPTIONS:
+            if option not in tables.MOUNT_OPTIONS and option != "nofail":
                 where = f"mounts[{at}].options[{place}]"
                 wrong(
                     out,

@@ -15,7 +15,7 @@ from _struct import pack, unpack
 
 from ..container import barrier, names, sync
 from ..container.folder import Folder
-from ..errors import Error, warn
+from ..errors import Error, log, warn
 from ..linux import namespaces as ns
 from ..linux import process
 from ..native import _native
@@ -159,7 +159,7 @@ def _clone_between(folder: Folder, order: Order, child: Child, theirs: _socket.s
     between = posix.fork()
     if between == 0:
         _join_and_clone(folder, order, child, theirs, following)
-    told = sync.receive(child.sync.fileno())
+    told = sync.receive_answer(child.sync.fileno())
     posix.waitpid(between, 0)
     problem = sync.to_error(told)
     if problem is not None:
@@ -280,6 +280,8 @@ def _serve(folder: Folder, child: Child) -> None:
             runner.run(folder, ["oci-state", "apply", folder.path, "created"])
         elif not message:
             return _ended(child)
+        else:
+            sync.is_warning(message)
 
 
 def tighten(folder: Folder) -> None:
@@ -354,6 +356,8 @@ def inside(
     try:
         child.sync.close()
         folder.fds["sync"] = theirs.detach()
+        log.relay = sync.relay(folder.fds["sync"])
+        log.held.clear()
         for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGCHLD):
             _signal.signal(number, _signal.SIG_DFL)
         sync.expect_go(folder.fds["sync"])

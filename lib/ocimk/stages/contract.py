@@ -178,12 +178,18 @@ def enter(stage: Stage, call: Call) -> Folder:
 
 
 def take_up_log() -> None:
-    """Write to the log of the dispatcher that executed us, in its format."""
-    fd = fds_from_environment().get("log", -1)
-    if fd >= 0:
-        words = posix.environ.get(b"OCI_LOG", b"").split()
-        errors.log.fd = fd
-        errors.log.json, errors.log.debug = b"json" in words, b"debug" in words
+    """Write to the log of the dispatcher that executed us, in its way (OCI_LOG)."""
+    fds = fds_from_environment()
+    form, _, rest = posix.environ.get(b"OCI_LOG", b"").decode("utf-8", "surrogateescape").partition(" ")
+    level, _, destination = rest.partition(" ")
+    if form:
+        errors.log.json = form == "json"
+        errors.log.level = level if level in errors.LEVELS else "warning"
+        errors.log.fd, errors.log.destination = fds.get("log", -1), destination
+    if fds.get("sync", -1) >= 0:
+        from ..container import sync
+
+        errors.log.relay = sync.relay(fds["sync"])
 
 
 def perform(stage: Stage, folder: Folder, call: Call) -> int:
@@ -279,8 +285,9 @@ def environment(folder: Folder) -> dict[bytes, bytes]:
     """The environment of an executed stage: ours, with the descriptors and the search path named."""
     env = dict(posix.environ)
     handed = {name: fd for name, fd in folder.fds.items() if fd >= 0}
-    if "log" in handed:
-        env[b"OCI_LOG"] = b" ".join([b"json"] * errors.log.json + [b"debug"] * errors.log.debug)
+    log = errors.log
+    told = f"{'json' if log.json else 'text'} {log.level} {log.destination}"
+    env[b"OCI_LOG"] = told.encode("utf-8", "surrogateescape")
     env[b"OCI_FDS"] = " ".join(f"{name}={fd}" for name, fd in handed.items()).encode()
     # A program of the chain that is not ours finds the next stage by its bare name.
     env[b"PATH"] = env.get(b"PATH", _PATH) + b":" + execpath.stock().encode("utf-8", "surrogateescape")

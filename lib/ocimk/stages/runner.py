@@ -54,7 +54,7 @@ def _spawn(folder: Folder, argv: list[str]) -> None:
             posix.set_inheritable(fd, True)
         pid = posix.posix_spawn(program, argv, contract.environment(folder))
         theirs.close()
-        told = sync.receive(ours.fileno())
+        told = sync.receive_answer(ours.fileno())
         status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
     finally:
         folder.fds = before
