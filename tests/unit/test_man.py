@@ -204,7 +204,7 @@ def test_oci_has_no_other_subsection_of_options() -> None:
 
 
 def test_oci_lists_its_exit_statuses() -> None:
-    assert heads(page("oci").part("SH", "EXIT STATUS")) == ["0", "1", "126", "128+ N"]
+    assert heads(page("oci").part("SH", "EXIT STATUS")) == ["0", "1", "3", "126", "128+ N"]
 
 
 # ---- the stages ------------------------------------------------------------------------------------------------------
