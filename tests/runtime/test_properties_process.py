@@ -272,8 +272,3 @@ def test_cpu_affinity_of_exec_is_not_for_the_first_process(oci_called: Runtime, 
         pytest.skip("one processor only")
     bundle.process["execCPUAffinity"] = {"initial": "0", "final": "0"}
     assert set(ask(oci_called, bundle, "print(json.dumps(sorted(os.sched_getaffinity(0))))")) == os.sched_getaffinity(0)
-
-
-def test_a_container_without_a_process(oci: Runtime, bundle: Bundle) -> None:
-    del bundle.config["process"]
-    oci("create", "--bundle", bundle.save(), oci.id()).refused("process")

@@ -161,3 +161,12 @@ def test_the_filter_is_loaded_with_its_flags(oci_called: Runtime, bundle: Bundle
     told = oci_called.tell(bundle, "cat /proc/self/status").out
     assert "Seccomp:\t2\n" in told
     assert "Seccomp_filters:\t1\n" in told
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_filter_without_getcwd_does_not_keep_us_from_checking_cwd(oci_called: Runtime, bundle: Bundle, quiet: bool) -> None:
+    bundle.process["noNewPrivileges"] = quiet
+    bundle.process["cwd"] = "/bin"
+    rule = {"names": ["getcwd", "chdir"], "action": "SCMP_ACT_ERRNO"}
+    bundle.linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
+    assert oci_called.run(bundle.args("./echo", "here")).ok().out == "here\n"

@@ -38,8 +38,8 @@ enum kind {
 };
 
 /* A call that must not fail ends all. What succeeds writes its result (32 bits) to store, if that is not 0; with
- * CANCELS store is another step instead, which is then left out. */
-enum flags { MAY_FAIL = 1, CANCELS = 2 };
+ * CANCELS store is another step instead, which is then left out, with as many after it as the upper byte tells. */
+enum flags { MAY_FAIL = 1, CANCELS = 2, MORE_SHIFT = 8 };
 
 struct step {
     u16 kind;
@@ -390,7 +390,8 @@ one_call(struct step *step)
     if (failed || !step->store)
         return;
     if (step->flags & CANCELS)
-        ((struct step *)(uintptr_t)step->store)->kind = SKIP;
+        for (unsigned i = 0; i <= (unsigned)step->flags >> MORE_SHIFT; i++)
+            ((struct step *)(uintptr_t)step->store)[i].kind = SKIP;
     else
         *(volatile u32 *)(uintptr_t)step->store = (u32)result;
 }

@@ -24,6 +24,7 @@ MAGIC = 0x314B4D49434F
 
 CALL, READY, AWAIT, LOOKUP, EXEC, CWD, HOOK = range(1, 8)
 MAY_FAIL, CANCELS = 1, 2
+_MORE_SHIFT = 8
 
 _HEADER = 16
 _STEP = 64
@@ -111,9 +112,9 @@ class Plan:
         """Store the call's result (32 bits) in the plan's data, for a later call to use."""
         step.store = lambda: self._place(at)
 
-    def cancels(self, step: Step, other: Step) -> None:
-        """When *step* succeeds, *other* is left out."""
-        step.flags |= CANCELS | MAY_FAIL
+    def cancels(self, step: Step, other: Step, more: int = 0) -> None:
+        """When *step* succeeds, *other* is left out, and *more* steps that follow it."""
+        step.flags |= CANCELS | MAY_FAIL | more << _MORE_SHIFT
         step.store = lambda: PLAN + _HEADER + _STEP * self.steps.index(other)
 
     def ready(self, verdict: int) -> None:

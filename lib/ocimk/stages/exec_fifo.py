@@ -45,8 +45,6 @@ _DEFAULT = bytes(32)  # struct sigaction of the kernel: SIG_DFL, no flags, nothi
 
 def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
     """Never returns but by raising Error: the process becomes the waiting image."""
-    if folder.config.get("process") is None:
-        raise Error("process property must not be empty", hint="config.json names no program to run")
     began = time.monotonic_ns()
     kept = preserved(options)
     code = image.load()
@@ -57,7 +55,7 @@ def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
     hold_streams()
     new_session()
     open_outside(folder)
-    words = environment.of(folder.config["process"], number(options, "--listen-fds"), folder.fds.get("root", -1))
+    words = environment.of(process_plan.of(folder), number(options, "--listen-fds"), folder.fds.get("root", -1))
     plan = process_plan.build(folder, words, kept, posix.getpid())
     enter.enter(folder, "--no-pivot" in options, root.propagation(folder.config))
     take_terminal(folder)
@@ -71,7 +69,7 @@ def open_outside(folder: Folder) -> None:
         from . import seccomp_notify
 
         seccomp_notify.connect(folder)
-    if any(folder.config["process"].get(name) for name in ("apparmorProfile", "selinuxLabel")):
+    if any(process_plan.of(folder).get(name) for name in ("apparmorProfile", "selinuxLabel")):
         from . import lsm
 
         lsm.prepare(folder)
@@ -182,9 +180,8 @@ def undo(folder: Folder) -> None:
 
 def explain(folder: Folder, options: dict[str, str], operands: list[str]) -> list[str]:
     """The calls that are made after the root is changed, as strace would print them."""
-    words = environment.of(
-        {**folder.config["process"], "env": [*(folder.config["process"].get("env") or []), "HOME=?"]}
-    )
+    process = process_plan.of(folder)
+    words = environment.of({**process, "env": [*(process.get("env") or []), "HOME=?"]})
     plan = process_plan.build(folder, words, 0, 1)
     return ["pivot_root . .", *plan.describe()]
 

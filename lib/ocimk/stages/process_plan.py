@@ -1,8 +1,8 @@
 """From config.json's process to the calls that the waiting image makes, in their order and with the reasons for it.
 
 1. what needs privilege or must hold for all that follows: no_new_privs, scheduling, limits, personality
-2. a seccomp filter without no_new_privs: loading it takes CAP_SYS_ADMIN, so it comes before the capabilities go
-3. the working directory, tried with the privileges of the namespace's root first, as runc does
+2. the working directory, tried with the privileges of the namespace's root first, as runc does
+3. a seccomp filter without no_new_privs: loading it takes CAP_SYS_ADMIN, so it comes before the capabilities go
 4. the user: bounding set, groups, gid, uid, then the sets of capabilities
 5. the program is looked for with the user's own rights, so that create can tell that it is missing
 6. "ready", then the wait at the FIFO, then the startContainer hooks
@@ -32,6 +32,7 @@ _CLOEXEC = 1  # FD_CLOEXEC
 _ALL = 0xFFFFFFFF
 _CLOSE_ON_EXEC = 4  # CLOSE_RANGE_CLOEXEC
 _SETMASK = 2  # SIG_SETMASK
+NO_PROCESS = "process property must not be empty"
 _UMASK = 0o022  # what runc sets when process.user.umask is absent, and what people rely on
 
 
@@ -40,7 +41,7 @@ class Builder:
 
     def __init__(self, folder: Folder, kept: int) -> None:
         self.folder = folder
-        self.process: dict[str, Any] = folder.config["process"]
+        self.process: dict[str, Any] = of(folder)
         self.plan = image.Plan()
         self.kept = kept
         """How many descriptors after 2 are the program's (--preserve-fds, LISTEN_FDS)."""
@@ -55,7 +56,7 @@ class Builder:
         """Add one call by name."""
         return self.plan.call(label, name, *args, may_fail=may_fail)
 
-    # ---- 1 and 2 ------------------------------------------------------------------------------------------------
+    # ---- 1 ------------------------------------------------------------------------------------------------------
 
     def close_ourselves(self) -> None:
         """Not to be traced, named for ps, and nothing of ours left open in the program."""
@@ -103,6 +104,15 @@ class Builder:
             flags = wanted.get("flags") or ()
             self.calls(sched.memory_policy(wanted["mode"], wanted.get("nodes") or "", flags, where))
 
+    # ---- 2 to 4 -------------------------------------------------------------------------------------------------
+
+    def directory(self) -> tuple[image.Step, image.Step]:
+        """Change to the working directory and see that it lies inside; the first step may fail."""
+        cwd = self.process["cwd"]
+        label = f"chdir to cwd ({cwd!r}) set in config.json"
+        change = self.call(label, "chdir", cwd.encode("utf-8", "surrogateescape") + b"\0", may_fail=True)
+        return change, self.plan.add(image.CWD, f"{label}: it lies outside of the container")
+
     def filter(self) -> None:
         """Load the seccomp filter that oci-seccomp compiled."""
         if not (self.folder.config.get("linux") or {}).get("seccomp"):
@@ -124,14 +134,8 @@ class Builder:
 
             seccomp_notify.send(self.plan, step, self.folder)
 
-    # ---- 3 and 4 ------------------------------------------------------------------------------------------------
-
-    def user(self) -> None:
-        """The working directory and the user with his capabilities."""
-        cwd = self.process["cwd"]
-        path = cwd.encode("utf-8", "surrogateescape") + b"\0"
-        label = f"chdir to cwd ({cwd!r}) set in config.json"
-        early = self.call(label, "chdir", path, may_fail=True)
+    def user(self, early: image.Step) -> None:
+        """The user with his capabilities, who enters the working directory when *early* could not."""
         sets = capability.plan(self.process.get("capabilities") or {}, _tell)
         self.calls(sets.before_user())
         self._groups()
@@ -140,8 +144,9 @@ class Builder:
         self.call(f"process.user.gid: set gid {gid}", "setresgid", gid, gid, gid)
         self.call(f"process.user.uid: set uid {uid}", "setresuid", uid, uid, uid)
         self.calls(sets.after_user())
-        self.plan.cancels(early, self.call(label, "chdir", path))
-        self.plan.add(image.CWD, f"{label}: it lies outside of the container")
+        late, _ = self.directory()
+        late.flags = 0
+        self.plan.cancels(early, late, more=1)
         mask = user.get("umask")
         self.call("umask", "umask", _UMASK if mask is None else int(mask))
 
@@ -159,7 +164,10 @@ class Builder:
 
     def program(self, environment: list[str], verdict: int, fifo: int, pid: int) -> None:
         """Look for the program, wait, run the hooks, become it."""
-        args = [str(arg) for arg in self.process["args"]]
+        args = [str(arg) for arg in self.process.get("args") or []]
+        if not args:
+            self._nothing(verdict, fifo)
+            return
         found = candidates(args[0], environment)
         name = _quoted(args[0])
         absent = "" if "/" in args[0] else f"error 1\texec: {name}: executable file not found in $PATH"
@@ -177,6 +185,13 @@ class Builder:
             self.filter()
         self.plan.add(image.EXEC, f"exec {args[0]}", args=(listed, self.plan.words(args), self.plan.words(environment)))
 
+    def _nothing(self, verdict: int, fifo: int) -> None:
+        """Without a process there is something to create and nothing to start: that is start's error."""
+        absent = f"error 1\t{NO_PROCESS} (config.json names no program to run)"
+        self.plan.ready(verdict)
+        self.plan.add(image.AWAIT, "wait for start", args=(fifo,))
+        self.plan.add(image.LOOKUP, "process", args=(self.plan.words([]), self.plan.text(absent)))
+
     def _hooks(self, environment: list[str], pid: int) -> None:
         from . import hooks
 
@@ -190,14 +205,20 @@ class Builder:
             self.plan.add(image.HOOK, label, args=(*where, int(hook.get("timeout") or 0)))
 
 
+def of(folder: Folder) -> dict[str, Any]:
+    """config.json's process. It is optional until start, so without one there is one that can only wait."""
+    return folder.config.get("process") or {"cwd": "/"}
+
+
 def build(folder: Folder, environment: list[str], kept: int, pid: int) -> image.Plan:
     """The whole plan for the container's first process, *pid* as it sees itself."""
     builder = Builder(folder, kept)
     builder.close_ourselves()
     builder.attributes()
+    early, _ = builder.directory()
     if not builder.process.get("noNewPrivileges"):
         builder.filter()
-    builder.user()
+    builder.user(early)
     builder.program(environment, folder.fds.get(names.VERDICT, 2), folder.fds.get(names.FIFO, 0), pid)
     return builder.plan
 
