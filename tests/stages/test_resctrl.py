@@ -274,3 +274,35 @@ def test_where_it_is_not_mounted_that_is_the_error(tmp_path: Path, make: Make) -
     done = subprocess.run([f"{LIBEXEC}/oci-resctrl", "check", folder.path], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stdout.startswith(said)
+
+
+# ---- changing the shares of a living container -----------------------------------------------------------------------
+
+
+def test_a_change_writes_the_lines_and_tells_the_old_ones(root: Path, make: Make) -> None:
+    folder = make({"l3CacheSchema": "L3:0=1"})
+    apply(folder, root)
+    written = root / "web/schemata"
+
+    there = written.read_text()
+
+    before = resctrl.change(folder, "L3:0=3", "MB:0=50", str(root))
+
+    assert written.read_text().startswith("L3:0=3\nMB:0=50\n")
+    assert before == there
+    resctrl.put_back(folder, before, str(root))
+    assert written.read_text() == there
+
+
+@pytest.mark.parametrize(
+    ("rdt", "lines", "told"),
+    [
+        (None, ("L3:0=1", ""), "updating a non-existent Intel RDT configuration is not supported"),
+        ({}, ("", "MB:0=50"), "Intel RDT/MBA: memory bandwidth schema is not enabled"),
+    ],
+)
+def test_a_change_that_cannot_be(root: Path, make: Make, rdt: Any, lines: tuple[str, str], told: str) -> None:
+    if lines[1]:
+        (root / "schemata").write_text("L3:0=7ff\n")
+    with pytest.raises(Error, match=told):
+        resctrl.change(make(rdt), *lines, str(root))

@@ -44,7 +44,7 @@ def bash(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["oci", "list", "--format", "j"], ["json"]),
         (["oci", "list", "-f", ""], ["table", "json"]),
         (["oci", "create", "--pid"], ["--pidfd-socket", "--pid-file"]),
-        (["oci", "delete", "-"], ["--force", "-f", "--help", "-h"]),
+        (["oci", "delete", "-"], ["--force", "-f", "--regex", "-r", "--help", "-h"]),
         (["oci", "create", ""], []),
     ],
 )

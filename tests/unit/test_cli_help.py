@@ -17,6 +17,8 @@ LINES = [
     "--root /r kill ID",
     "--root /r kill -a ID SIGKILL",
     "--root /r delete --force ID",
+    "--root /r ps -f json ID -o pid --sort=rss",
+    "--root /r update --memory -1 --pids-limit 5 ID",
     "--root /r --cgroup-manager systemd state ID",
     "--root /r spec --rootless -b B",
 ]

@@ -43,6 +43,11 @@ BUDGET: dict[str, tuple[set[str], int]] = {
     "kill": (CORE, 26),
     "list": (CORE | {"pwd"}, 25),
     "delete": (CHAIN, 50),
+    "ps": (CORE | {"time"}, 25),
+    "pause": (CORE, 25),
+    "resume": (CORE, 25),
+    "update": (CORE, 35),
+    "events": (CORE, 35),
     "run": (MAKING | {"_signal"}, 95),
     "spec": (CORE, 30),
 }
@@ -85,7 +90,8 @@ def test_every_command_keeps_to_its_budget(bundle: Path) -> None:
     root = ("--root", str(bundle / "run"))
     found = {}
     try:
-        for words in ("create a", "state a", "start a", "kill a KILL", "list", "delete --force a"):
+        living = ("ps -f json a", "pause a", "resume a", "update --pids-limit 9 a", "events --stats a")
+        for words in ("create a", "state a", "start a", *living, "kill a KILL", "list", "delete --force a"):
             found[words.split()[0]] = imports(bundle, *root, *words.split())
         config = (bundle / "config.json").read_text().replace('"1000"', '"0"')
         (bundle / "config.json").write_text(config)

@@ -85,7 +85,7 @@ def options(lines: list[str]) -> dict[str, tuple[str, str]]:
     """The options at the heads: long name to (short, metavar)."""
     found = {}
     for head in heads(lines):
-        match = re.fullmatch(r"(?:-(\w), )?--([a-z-]+)(?: (\S+))?", head)
+        match = re.fullmatch(r"(?:-(\w), )?--([a-z0-9-]+)(?: (\S+))?", head)
         assert match, f"not an option: {head}"
         found[match[2]] = (match[1] or "", match[3] or "")
     return found

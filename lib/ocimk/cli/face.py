@@ -30,7 +30,7 @@ what it made and can undo it. COMMAND runs those programs in the right order; se
 TYPES: dict[str, Any] = {table.FLAG: bool, table.INT: int, table.LIST: list[str]}
 """What the kinds of option are to typer; the others are text."""
 
-CONTEXT = {"help_option_names": ["-h", "--help"]}
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 
 def show_help(command: str) -> None:
@@ -55,7 +55,8 @@ def application(call: Callable[[Invocation], int] = fast.call) -> typer.Typer:
     app.callback(no_args_is_help=True)(signed(overall, (*table.GLOBALS, table.VERSION), ()))
     for name, row in table.COMMANDS.items():
         handler = signed(runner(name, row, settings, call), row[5], arguments(row))
-        app.command(name, help=table.sentence(row[6]), context_settings=CONTEXT)(handler)
+        context = {**CONTEXT, "allow_interspersed_args": not row[4]}
+        app.command(name, help=table.sentence(row[6]), context_settings=context)(handler)
     return app
 
 
@@ -63,8 +64,10 @@ def runner(name: str, row: Command, settings: dict[str, Any], call: Callable[[In
     """The function that typer calls for one command."""
 
     def run(**values: Any) -> None:
-        words = [values[identifier(argument)] for argument, _ in arguments(row)]
-        args = [word for word in words if word is not None]
+        args: list[str] = []
+        for argument, _ in arguments(row):
+            value = values[identifier(argument)]
+            args += value if isinstance(value, list) else [] if value is None else [value]
         raise typer.Exit(call(Invocation(name, given(row[5], values), args, fast.root_folder(settings), settings)))
 
     return run
@@ -78,13 +81,13 @@ def given(rows: tuple[Option, ...], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def arguments(row: Command) -> list[tuple[str, bool]]:
-    """The arguments of a command by name, and whether each must be there."""
+    """The arguments of a command by name, and whether each must be there; a name with dots after it stands for many."""
     return [(word.strip("[]"), not word.startswith("[")) for word in row[1].split()]
 
 
 def identifier(name: str) -> str:
     """The name of an option or argument as a parameter of a Python function."""
-    plain = name.lower().replace("-", "_")
+    plain = name.removesuffix("...").lower().replace("-", "_")
     return f"{plain}_" if keyword.iskeyword(plain) else plain
 
 
@@ -111,7 +114,8 @@ def option(row: Option) -> inspect.Parameter:
 
 def argument(name: str, needed: bool) -> inspect.Parameter:
     """One argument as typer wants it."""
-    info = typer.Argument(metavar=name, show_default=False)
+    info = typer.Argument(metavar=name.removesuffix("..."), show_default=False)
     default: Any = inspect.Parameter.empty if needed else None
-    annotation: Any = Annotated[str if needed else str | None, info]
+    base: Any = list[str] if name.endswith("...") else str
+    annotation: Any = Annotated[base if needed else base | None, info]
     return inspect.Parameter(identifier(name), inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

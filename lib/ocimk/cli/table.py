@@ -53,6 +53,7 @@ _CONSOLE: Option = ("console-socket", "", TEXT, "PATH", "Unix socket that is sen
 _PIDFD: Option = ("pidfd-socket", "", TEXT, "PATH", "Unix socket that is sent a pidfd of the process")
 _FDS: Option = ("preserve-fds", "", INT, "N", "hand N more descriptors on, after those of $LISTEN_FDS")
 _BREAK: Option = ("break", "", TEXT, "STAGE", "open a shell just before this stage (ocimk)")
+_REGEX: Option = ("regex", "r", FLAG, "", "ID is a regular expression, for all containers that it fits (crun)")
 _SUBREAPER: Option = ("no-subreaper", "", FLAG, "", "do not reap the processes that the container's init leaves behind")
 
 _MAKE: tuple[Option, ...] = (
@@ -85,13 +86,13 @@ COMMANDS: dict[str, Command] = {
     "kill": (
         "ocimk.runtime.kill:main",
         *("ID [SIGNAL]", 1, 2, 1),
-        (("all", "a", FLAG, "", ""),),
+        (("all", "a", FLAG, "", "send it to all processes of the container"), _REGEX),
         "send a signal to the container's init (default: SIGTERM)",
     ),
     "delete": (
         "ocimk.runtime.delete:main",
         *("ID", 1, 1, 0),
-        (("force", "f", FLAG, "", "kill the container first if it still runs; no error if there is none"),),
+        (("force", "f", FLAG, "", "kill the container first if it still runs; no error if there is none"), _REGEX),
         "remove a container and all that was made for it",
     ),
     "list": (
@@ -102,6 +103,49 @@ COMMANDS: dict[str, Command] = {
             ("quiet", "q", FLAG, "", "print the IDs only"),
         ),
         "list the containers",
+    ),
+    "ps": (
+        "ocimk.runtime.ps:main",
+        *("ID [PS-OPTION...]", 1, -1, 1),
+        (("format", "f", CHOICE, "table|json", "what to print (default: table)"),),
+        "show the processes of a container, with the options of ps (default: -ef)",
+    ),
+    "events": (
+        "ocimk.runtime.events:main",
+        *("ID", 1, 1, 0),
+        (
+            ("interval", "", TEXT, "DURATION", "time from one sample to the next (default: 5s)"),
+            ("stats", "", FLAG, "", "print one sample and exit"),
+        ),
+        "print what a container uses, and when it runs out of memory, as JSON",
+    ),
+    "pause": ("ocimk.runtime.pause:pause", "ID", 1, 1, 0, (), "hold all processes of a container still"),
+    "resume": ("ocimk.runtime.pause:resume", "ID", 1, 1, 0, (), "let the processes of a paused container run on"),
+    "update": (
+        "ocimk.runtime.update:main",
+        *("ID", 1, 1, 0),
+        (
+            ("resources", "r", TEXT, "FILE", "read linux.resources as JSON from this file (-: standard input) instead"),
+            ("blkio-weight", "", INT, "N", "share of disks, 10 to 1000"),
+            ("cpu-period", "", TEXT, "USEC", "period of the CPU quota"),
+            ("cpu-quota", "", TEXT, "USEC", "CPU time allowed in each period; -1: any"),
+            ("cpu-burst", "", TEXT, "USEC", "CPU time that may be saved up from one period for another"),
+            ("cpu-share", "", TEXT, "N", "CPU shares, relative to other containers"),
+            ("cpu-rt-period", "", TEXT, "USEC", "period of the realtime CPU quota"),
+            ("cpu-rt-runtime", "", TEXT, "USEC", "realtime CPU time allowed in each period"),
+            ("cpuset-cpus", "", TEXT, "LIST", "CPUs to use: 0-3,7"),
+            ("cpuset-mems", "", TEXT, "LIST", "memory nodes to use"),
+            ("cpu-idle", "", TEXT, "N", "1: run only where nobody else wants the CPU; 0: as others"),
+            ("memory", "", TEXT, "SIZE", "limit of memory: bytes, 512m, 2g; -1: none"),
+            ("memory-reservation", "", TEXT, "SIZE", "memory that is left to it under pressure"),
+            ("memory-swap", "", TEXT, "SIZE", "limit of memory and swap together; -1: none"),
+            ("kernel-memory", "", TEXT, "SIZE", ""),
+            ("kernel-memory-tcp", "", TEXT, "SIZE", ""),
+            ("pids-limit", "", INT, "N", "limit of processes and threads; -1: none"),
+            ("l3-cache-schema", "", TEXT, "LINE", "share of the L3 cache (resctrl)"),
+            ("mem-bw-schema", "", TEXT, "LINE", "share of memory bandwidth (resctrl)"),
+        ),
+        "give a living container other limits",
     ),
     "spec": (
         "ocimk.runtime.spec:main",

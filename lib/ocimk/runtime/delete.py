@@ -20,26 +20,35 @@ _BUSY = 10.0
 
 def main(invocation: Invocation) -> int:
     """The command. Raises Error."""
-    name = invocation.args[0]
+    if invocation.flag("regex"):
+        from . import matching
+
+        matching.each(invocation, lambda found: one(invocation, found))
+    else:
+        one(invocation, invocation.args[0])
+    return 0
+
+
+def one(invocation: Invocation, name: str) -> None:
+    """Remove the container of this name. Raises Error."""
     force = invocation.flag("force")
     check_id(name)
     folder = plan.prepare(Folder(f"{invocation.root}/{name}"), invocation)
     if not paths.is_dir(folder.path):
         if force:
-            return 0
+            return
         raise Error(f"container {name}", "container does not exist")
     try:
         take(folder, force)
     except Error:
         if force and not paths.is_dir(folder.path):
-            return 0  # another command has removed it while we waited
+            return  # another command has removed it while we waited
         raise
     if not paths.exists(f"{folder.path}/{names.STATE}"):
         return _left_over(folder, force)
     if not force:
         _check_stopped(folder)
     delete(folder, force)
-    return 0
 
 
 def take(folder: Folder, force: bool) -> None:
@@ -56,13 +65,12 @@ def take(folder: Folder, force: bool) -> None:
         time.sleep(0.01)
 
 
-def _left_over(folder: Folder, force: bool) -> int:
+def _left_over(folder: Folder, force: bool) -> None:
     """A folder without state.json: a creation that was killed at its very start."""
     undo.unmake(folder, force)
     folder.vanish()
     if not force:
         raise Error(f"container {folder.id}", "container does not exist", "what was left of its folder is removed")
-    return 0
 
 
 def _check_stopped(folder: Folder) -> None:

@@ -22,8 +22,13 @@ def main(invocation: Invocation) -> int:
     """``kill ID [SIGNAL]``. Raises Error: an unknown signal, no such container, one that does not run."""
     name, *rest = invocation.args
     number = signals.number(rest[0] if rest else "SIGTERM")
-    folder = Folder.existing(invocation.root, name)
-    kill(folder, number, everybody=invocation.flag("all"))
+    everybody = invocation.flag("all")
+    if invocation.flag("regex"):
+        from . import matching
+
+        matching.each(invocation, lambda found: kill(Folder.existing(invocation.root, found), number, everybody))
+    else:
+        kill(Folder.existing(invocation.root, name), number, everybody)
     return 0
 
 

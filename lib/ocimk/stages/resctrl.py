@@ -155,6 +155,31 @@ def apply(folder: Folder, options: dict[str, str], operands: list[str], root: st
     Group(folder, rdt, root).carry_out(int(folder.state["pid"]))
 
 
+def change(folder: Folder, cache: str, bandwidth: str, root: str = "") -> str:
+    """Give a living container's group other schemata, "" for what stays; the old ones. Raises Error."""
+    root = root or mount_point()
+    known = resctrl.parse(resctrl.read(f"{root}/schemata")) if root else {}
+    if cache and not known.keys() & {"L3", "L3CODE", "L3DATA"}:
+        raise Error("Intel RDT/CAT: l3 cache schema is not enabled", "" if root else _NOT_MOUNTED)
+    if bandwidth and "MB" not in known:
+        raise Error("Intel RDT/MBA: memory bandwidth schema is not enabled", "" if root else _NOT_MOUNTED)
+    rdt = settings(folder.config)
+    if rdt is None:
+        raise Error("updating a non-existent Intel RDT configuration is not supported", hint=f"{WHERE} is not set")
+    group = Group(folder, rdt, root)
+    before = resctrl.read(f"{group.path}/schemata")
+    lines = "".join(f"{line}\n" for line in (cache, bandwidth) if line)
+    group._write(f"{group.path}/schemata", lines, f"{WHERE}: write {', '.join(lines.split())} to {group.path}")
+    return before
+
+
+def put_back(folder: Folder, schemata: str, root: str = "") -> None:
+    """Write the schemata that change() has told. Raises Error."""
+    root = root or mount_point()
+    group = Group(folder, settings(folder.config) or {}, root)
+    group._write(f"{group.path}/schemata", schemata, f"{WHERE}: write back the schemata of {group.path}")
+
+
 def undo(folder: Folder) -> None:
     """Remove the groups that bear the container's name, the newest first; a class of service stays once the container
     was created. Raises Error."""
