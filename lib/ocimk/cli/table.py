@@ -95,6 +95,12 @@ COMMANDS: dict[str, Command] = {
         (("force", "f", FLAG, "", "kill the container first if it still runs; no error if there is none"), _REGEX),
         "remove a container and all that was made for it",
     ),
+    "mounts": (
+        "ocimk.runtime.mounts:main",
+        *("ACTION ID FILE", 3, 3, 0),
+        (),
+        "add or remove mounts of a container, listed in a file (as crun has it)",
+    ),
     "list": (
         "ocimk.runtime.list:main",
         *("", 0, 0, 0),
@@ -152,6 +158,7 @@ COMMANDS: dict[str, Command] = {
         *("", 0, 0, 0),
         (
             ("bundle", "b", TEXT, "DIR", "write config.json into this folder (default: the working directory)"),
+            ("file", "f", TEXT, "FILE", "write to this file instead (as crun has it)"),
             ("rootless", "", FLAG, "", "for a container made without root"),
         ),
         "write a config.json to start from",

@@ -7,6 +7,7 @@ LOCK = "lock"
 FIFO = "exec.fifo"
 VERDICT = "exec.status"
 CGROUP = "cgroup.json"
+MOUNTS = "mounts.json"
 
 VERSION = 1
 """The version of the folder's format, kept in state.json under "ocimk"; a folder of another version is foreign."""

@@ -79,6 +79,7 @@ DEVPTS = 0x1CD1
 CGROUP = 0x27E0EB
 CGROUP2 = 0x63677270
 
+_STATX_ATTR_MOUNT_ROOT = 0x2000
 _STATX_MNT_ID = 0x1000
 _STATX_MNT_ID_UNIQUE = 0x4000
 _MNT_ID_AT = 0x90
@@ -191,6 +192,13 @@ def mount_id(fd: int) -> int:
     if not int.from_bytes(buffer[:4], sys.byteorder) & wanted:
         return 0
     return int.from_bytes(buffer[_MNT_ID_AT : _MNT_ID_AT + 8], sys.byteorder)
+
+
+def is_mount_root(fd: int) -> bool:
+    """Whether *fd* is the root of a mount, not a file further in. See statx(2)."""
+    buffer = bytearray(256)
+    _call(_NR["statx"], fd, b"", AT_EMPTY_PATH, 0, buffer)
+    return bool(int.from_bytes(buffer[8:16], sys.byteorder) & _STATX_ATTR_MOUNT_ROOT)
 
 
 def of_descriptor(fd: int) -> bytes:

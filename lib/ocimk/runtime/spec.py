@@ -16,21 +16,25 @@ if TYPE_CHECKING:
 
 
 def main(invocation: Invocation) -> int:
-    """Write it into the bundle, 0666 less the umask. Raises Error when there is one; that one stays."""
+    """Write it into the bundle, 0666 less the umask. Raises Error when there is one; that one stays. A file that is
+    named is written over, as crun has it."""
     from ..spec.default import default_config
 
-    place = paths.join(paths.absolute(invocation.text("bundle", ".")), CONFIG)
+    bundle = paths.absolute(invocation.text("bundle", "."))
+    place = paths.join(bundle, invocation.text("file") or CONFIG)
     config = default_config(invocation.flag("rootless"), unified(), posix.geteuid(), posix.getegid())
     try:
-        fd = posix.open(place, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o666)
+        how = posix.O_TRUNC if invocation.given("file") else posix.O_EXCL
+        fd = posix.open(place, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC | how, 0o666)
     except FileExistsError:
-        raise Error(f"File {CONFIG} exists. Remove it first", place) from None
+        raise Error(f"File {paths.basename(place)} exists. Remove it first", place) from None
     except OSError as problem:
         raise Error(f"write {place}", problem) from None
     try:
         write_all(fd, jsonio.dumps_indent(config, "\t").encode())
     except OSError as problem:
-        posix.unlink(place)
+        if not invocation.given("file"):
+            posix.unlink(place)
         raise Error(f"write {place}", problem) from None
     finally:
         posix.close(fd)
