@@ -16,10 +16,11 @@ pack    = $(PYTHON) -IS -X utf8 -X no_debug_ranges $(1)/cli/pack.py && touch $(P
 # Debian's names. What building and running needs, and what the tests compare with besides.
 BASE_PACKAGES := python3-venv python3-dev gcc libc6-dev libcap-dev libseccomp2 busybox-static
 TEST_PACKAGES := runc crun podman conmon iproute2 procps util-linux uidmap strace
+VM_PACKAGES := mmdebstrap qemu-system-x86 e2fsprogs openssh-client
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help packages test-packages venv native demo test lint bench check-podman install uninstall clean dist
+.PHONY: help packages test-packages venv native demo test lint bench check-podman check-vm install uninstall clean dist
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +89,10 @@ bench: test-packages venv native ## measure against runc and crun
 
 check-podman: test-packages venv native ## run containers with podman on top of this tree
 	$(BIN)/python -m pytest tests/clients $(PYTEST)
+
+check-vm: venv native ## run the tests that need systemd and all of cgroup v2, in a virtual machine
+	$(call need,$(VM_PACKAGES))
+	$(PYTHON) tests/vm/lane.py -- $(PYTEST)
 
 # ---- installing ------------------------------------------------------------------------------------------------------
 

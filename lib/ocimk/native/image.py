@@ -28,6 +28,7 @@ _MORE_SHIFT = 8
 
 _HEADER = 16
 _STEP = 64
+_ARGS = 16  # where in a step its arguments begin
 
 _SEALS = 0x0F  # F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 _ADD_SEALS = 1033
@@ -111,6 +112,11 @@ class Plan:
     def keep_result(self, step: Step, at: Address) -> None:
         """Store the call's result (32 bits) in the plan's data, for a later call to use."""
         step.store = lambda: self._place(at)
+
+    def feeds(self, step: Step, other: Step) -> None:
+        """The call's result (a descriptor) is the first argument of a later call."""
+        other.args = (0, *other.args[1:])
+        step.store = lambda: PLAN + _HEADER + _STEP * self.steps.index(other) + _ARGS
 
     def cancels(self, step: Step, other: Step, more: int = 0) -> None:
         """When *step* succeeds, *other* is left out, and *more* steps that follow it."""

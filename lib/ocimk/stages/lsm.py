@@ -1,8 +1,9 @@
 """process.apparmorProfile and process.selinuxLabel: what the program is to be confined by from its execve(2) on.
 
-Both are written to a file of the task's own below /proc, which takes effect at the next exec. The file is opened here,
-on the host's procfs and proven to be one (CVE-2019-16884, CVE-2025-52881); the waiting image, which is the same task,
-writes to the descriptor at the last moment.
+Both are written to a file of the task's own below /proc, which takes effect at the next exec. The file's folder is
+opened here, on the host's procfs and proven to be one (CVE-2019-16884, CVE-2025-52881). The waiting image, which is the
+same task, opens the file in it and writes at the last moment: kernels from 5.13 on take what is written only from the
+very credentials that opened the file, and an exec makes new ones.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_APPARMOR = ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec")
-_SELINUX = ("/proc/self/attr/exec",)
+_APPARMOR = ("/proc/self/attr/apparmor", "/proc/self/attr")
+_SELINUX = ("/proc/self/attr",)
+_FILE = "exec"
 
 
 def apparmor() -> bool:
@@ -44,7 +46,7 @@ def _first(path: str) -> bytes:
 
 
 def prepare(folder: Folder) -> None:
-    """Open the file to write to, as ``fds["label"]``. Raises Error where the host has no such module."""
+    """Open the folder of the file to write to, as ``fds["label"]``. Raises Error where the host has no such module."""
     process: dict[str, Any] = folder.config["process"]
     if process.get("apparmorProfile"):
         if not apparmor():
@@ -61,7 +63,7 @@ def prepare(folder: Folder) -> None:
 def _open(paths: tuple[str, ...], doing: str) -> int:
     for path in paths:
         try:
-            fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW)
+            fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC | posix.O_NOFOLLOW)
         except FileNotFoundError:
             continue
         except OSError as problem:
@@ -74,7 +76,7 @@ def _open(paths: tuple[str, ...], doing: str) -> int:
 
 
 def write(plan: image.Plan, folder: Folder) -> None:
-    """Add the call that writes the label; what the kernel refuses (an unknown profile) becomes the error."""
+    """Add the calls that write the label; what the kernel refuses (an unknown profile) becomes the error."""
     fd = folder.fds.get("label", -1)
     if fd < 0:
         return
@@ -82,4 +84,6 @@ def write(plan: image.Plan, folder: Folder) -> None:
     profile = process.get("apparmorProfile")
     name, text = ("apparmorProfile", f"exec {profile}") if profile else ("selinuxLabel", process["selinuxLabel"])
     data = text.encode("utf-8", "surrogateescape")
-    plan.call(f"process.{name}: apply {profile or text}", "write", fd, data, len(data))
+    doing = f"process.{name}: apply {profile or text}"
+    opened = plan.call(doing, "openat", fd, _FILE.encode() + b"\0", posix.O_WRONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW)
+    plan.feeds(opened, plan.call(doing, "write", -1, data, len(data)))

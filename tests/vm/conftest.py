@@ -1,0 +1,42 @@
+"""Fixtures of the VM lane: a runtime by either cgroup manager, on a host that has every controller in its cgroup2."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import kit
+
+
+class Groups(kit.Runtime):
+    """A runtime whose containers' cgroup2 can be looked into."""
+
+    def group(self, name: str) -> Path:
+        """The container's cgroup2 directory."""
+        return Path(json.loads((self.root / name / "cgroup.json").read_bytes())["paths"][""])
+
+    def files(self, name: str, *wanted: str) -> dict[str, str]:
+        return {file: (self.group(name) / file).read_text().strip() for file in wanted}
+
+
+def runtime(place: Path, *options: str) -> Iterator[Groups]:
+    made = Groups(place, *options)
+    yield made
+    left = made.clean()
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture(params=["cgroupfs"])
+def groups(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Groups]:
+    yield from runtime(tmp_path, "--cgroup-manager", request.param)
+
+
+@pytest.fixture
+def spare() -> tuple[int, int]:
+    """The numbers of a disk that nobody uses."""
+    number = os.stat("/dev/vdc").st_rdev
+    return os.major(number), os.minor(number)
