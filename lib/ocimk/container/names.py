@@ -8,6 +8,7 @@ FIFO = "exec.fifo"
 VERDICT = "exec.status"
 CGROUP = "cgroup.json"
 MOUNTS = "mounts.json"
+NOTIFY = "notify"
 
 VERSION = 1
 """The version of the folder's format, kept in state.json under "ocimk"; a folder of another version is foreign."""

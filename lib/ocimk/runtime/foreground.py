@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from .notify import Notify
     from .terminal import Terminal
 
 _OURS = {_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCHLD, _signal.SIGURG, _signal.SIGWINCH, _signal.SIGPIPE}
@@ -33,6 +34,8 @@ class Foreground:
         self.child = child
         self.pidfd = child.pidfd if child.pidfd >= 0 else process.pidfd_of(child.pid, child.started)
         self.terminal: Terminal | None = None
+        self.notify: Notify | None = None
+        """Passes on that the container is ready; who waits for that then watches us, the main process."""
         self.statuses: dict[int, int] = {}
 
     def __enter__(self) -> Foreground:
@@ -66,12 +69,16 @@ class Foreground:
             poll.register(self.pidfd, select.POLLIN)
         if self.terminal is not None:
             self.terminal.register(poll)
+        if self.notify is not None:
+            self.notify.register(poll)
         while self.child.pid not in self.statuses:
             events = dict(poll.poll())
             if self._wake in events:
                 self._signals(posix.read(self._wake, 4096))
             if self.terminal is not None:
                 self.terminal.carry(events, poll)
+            if self.notify is not None:
+                self.notify.carry(events, posix.getpid())
             if self.pidfd in events or self._wake in events:
                 self._reap()
             if self.pidfd in events and self.child.pid not in self.statuses:

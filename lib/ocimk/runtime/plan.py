@@ -23,8 +23,12 @@ class CreatePlan:
         place = folder.path
         config_file = invocation.text("config")
         validate = ["oci-validate", "apply", place, "--bundle", bundle]
+        if config_file:
+            validate += ["--config", config_file]
+        if posix.environ.get(b"NOTIFY_SOCKET"):
+            validate.append("--notify")
         self.host: list[Line] = [
-            [*validate, "--config", config_file] if config_file else validate,
+            validate,
             ["oci-state", "apply", place, "creating"],
             ["oci-seccomp", "apply", place],
             ["oci-cgroup", "apply", place, *_cgroup_options(invocation), "create", "limits"],

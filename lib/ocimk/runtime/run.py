@@ -28,7 +28,7 @@ def main(invocation: Invocation) -> int:
     try:
         status = 0 if detached else _stay(folder, child)
         if detached:
-            starting.start(folder)
+            starting.start_and_wait(folder) if b"NOTIFY_SOCKET" in posix.environ else starting.start(folder)
     except BaseException:
         _discard(folder)
         raise
@@ -43,6 +43,10 @@ def _stay(folder: Folder, child: Child) -> int:
     from . import foreground
 
     with foreground.Foreground(child) as screen:
+        if b"NOTIFY_SOCKET" in posix.environ:
+            from . import notify
+
+            screen.notify = notify.listen(folder)
         starting.start(folder)
         folder.release()
         log.release()  # the container may run for years

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import posix
+
 from ..container import barrier, state
 from ..container.folder import Folder
 from ..errors import Error, warn
+from ..linux import process
 from ..stages import runner
 from . import plan
 
@@ -17,8 +20,24 @@ def main(invocation: Invocation) -> int:
     """The command. Raises Error when the container is not created, or its program cannot be run."""
     folder = plan.prepare(Folder.existing(invocation.root, invocation.args[0]), invocation)
     folder.lock()
-    start(folder)
+    if b"NOTIFY_SOCKET" not in posix.environ:
+        start(folder)
+    else:
+        start_and_wait(folder)
     return 0
+
+
+def start_and_wait(folder: Folder) -> None:
+    """As start(), and when a service manager waits for the container stay until it is ready. Raises Error."""
+    from . import notify
+
+    pid, started = state.init(folder.state)
+    pidfd = process.pidfd_of(pid, started)
+    ready = notify.listen(folder) if pidfd >= 0 else None
+    start(folder)
+    folder.release()
+    if ready is not None:
+        ready.wait(pidfd, pid)
 
 
 def start(folder: Folder) -> None:

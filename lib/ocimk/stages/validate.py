@@ -13,7 +13,7 @@ import posix
 
 from .. import errors, jsonio
 from ..container.folder import read_all, write_all
-from ..container.names import CONFIG
+from ..container.names import CONFIG, NOTIFY
 from ..errors import Error, reason, warn
 from ..linux import path as paths
 from ..spec.supported import unsupported
@@ -33,6 +33,7 @@ SUMMARY = "hold a bundle's config.json against the OCI runtime specification and
 OPTIONS = (
     ("--bundle", "DIR", "the bundle (the working directory)"),
     ("--config", "FILE", "the configuration, when it is not config.json in the bundle"),
+    ("--notify", "", "have the container speak to the service manager: a socket in /run/notify, and $NOTIFY_SOCKET"),
     ("--json", "", "write what is found as an array of {path, message, severity}"),
 )
 VALUES = ""
@@ -58,13 +59,42 @@ def apply(folder: Folder, options: Options, operands: list[str]) -> None:
     if "--json" in options:
         write_all(1, _as_json(found).encode() + b"\n")
     _refuse(found, bundle)
+    if "--notify" in options:
+        config = with_notify(config, folder.path)
+        data = jsonio.dumps(config).encode("utf-8", "surrogateescape")
     folder.make(bundle, config)
     try:
         folder.write(CONFIG, data)
+        if "--notify" in options:
+            _make_notify(f"{folder.path}/{NOTIFY}")
     except BaseException:
         folder.vanish()
         raise
     folder.config = config
+
+
+def with_notify(config: dict[str, Any], place: str) -> dict[str, Any]:
+    """The configuration with the folder of the socket mounted at /run/notify, and NOTIFY_SOCKET set."""
+    mount = {
+        "destination": "/run/notify",
+        "type": "bind",
+        "source": f"{place}/{NOTIFY}",
+        "options": ["bind", "nosuid", "noexec", "nodev", "ro"],
+    }
+    config = {**config, "mounts": [*(config.get("mounts") or []), mount]}
+    process = config.get("process")
+    if process:
+        env = [*(process.get("env") or []), "NOTIFY_SOCKET=/run/notify/notify.sock"]
+        config["process"] = {**process, "env": env}
+    return config
+
+
+def _make_notify(path: str) -> None:
+    try:
+        posix.mkdir(path, 0o755)
+        posix.chmod(path, 0o755)  # whatever the umask: the container's users go through it
+    except OSError as problem:
+        raise Error(f"make {path}", problem) from None
 
 
 def undo(folder: Folder) -> None:
