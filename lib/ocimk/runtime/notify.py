@@ -1,6 +1,7 @@
 """$NOTIFY_SOCKET: the container tells the service manager that it is ready, through a socket of ours.
 
-create makes ROOT/ID/notify, which is bind-mounted (read-only) at /run/notify; start and run listen at notify.sock in it.
+create makes ROOT/ID/notify, which is bind-mounted (read-only) at /run/notify; start and run listen at notify.sock
+in it.
 Of what the container says only READY= is passed on, and then MAINPID= and BARRIER=1 are sent in its place: what it
 says of pids is not ours. See sd_notify(3), sd_notify_barrier(3); the names are runc's.
 """
