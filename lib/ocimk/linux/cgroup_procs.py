@@ -201,12 +201,15 @@ def standing(path: str) -> bool:
 def kill(path: str) -> bool:
     """SIGKILL to all in the cgroup2 and below in one step, forks included (cgroup.kill, kernel 5.14).
 
-    False when the kernel has no such file. Raises OSError.
+    False when the kernel has no such file, or the cgroup is threaded, whose processes may reach beyond it. Raises
+    OSError.
     """
     try:
         with cgroup.Group(path) as group:
             group.write("cgroup.kill", "1")
-    except FileNotFoundError:
+    except OSError as problem:
+        if problem.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
+            raise
         return False
     return True
 

@@ -66,7 +66,8 @@ def cgroupfs(folder: Folder, rootless: str, parts: tuple[str, ...]) -> None:
         layout = create(folder, wanted, rootless)
     else:
         layout = load(folder)
-    limits.apply(layout, wanted, parts)
+    # Without a cgroup there is nothing to tighten later: what cannot hold is told now.
+    limits.apply(layout, wanted, limits.PARTS if layout.mode == "none" else parts)
     if "limits" in parts and layout.mode != "none":
         limits.apply_devices(layout, folder.config, may_lack(rootless))
 

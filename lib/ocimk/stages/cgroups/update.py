@@ -160,18 +160,27 @@ def set_ones(section: Resources) -> Resources:
 
 
 def check_usage(layout: Layout, given: Resources) -> None:
-    """memory.checkBeforeUpdate on cgroup2, where the kernel would kill rather than refuse. Raises Error."""
+    """memory.checkBeforeUpdate: a limit below what is in use is refused, where cgroup2 would kill and v1 would first
+    try to swap out. Raises Error."""
     memory = given.get("memory") or {}
-    if not memory.get("checkBeforeUpdate") or "memory" in layout.paths or not layout.v2:
+    if not memory.get("checkBeforeUpdate"):
         return
-    try:
-        with cgroup.Group(layout.v2) as group:
-            usage = group.number("memory.current")
-    except OSError:
-        return
-    for name in ("swap", "limit"):
-        value = plan.number(memory, name)
+    path = layout.paths.get("memory", "")
+    files = {"swap": "memory.memsw.usage_in_bytes", "limit": "memory.usage_in_bytes"}
+    if not path:
+        path, files = layout.v2, {"swap": "memory.current", "limit": "memory.current"}
+    for name, file in files.items():
+        value, usage = plan.number(memory, name), used(path, file)
         if 0 < value <= usage:
             raise plan.refuse(
                 f"memory.{name}", f"rejecting {value}, for {usage} are in use", "checkBeforeUpdate is set"
             )
+
+
+def used(path: str, file: str) -> int:
+    """The number in a file of the cgroup; -1 when it cannot be told, which is no reason to refuse."""
+    try:
+        with cgroup.Group(path) as group:
+            return group.number(file)
+    except OSError:
+        return -1

@@ -29,7 +29,7 @@ def explain(write: Write, path: str, problem: OSError) -> Error:
         return Denied(doing, problem, hint)
     if problem.errno == errno.ENOENT:
         return Error(doing, problem, f"this kernel has no {file}")
-    return Error(doing, problem, remedy(path, file, problem))
+    return Error(doing, problem, remedy(path, file, value, problem))
 
 
 def controller(file: str) -> str:
@@ -63,8 +63,11 @@ def missing(path: str, file: str) -> tuple[str, str]:
     return cause, f"{at}/cgroup.controllers does not have it: this kernel lacks it or a v1 hierarchy holds it"
 
 
-def remedy(path: str, file: str, problem: OSError) -> str:
+def remedy(path: str, file: str, value: str, problem: OSError) -> str:
     """A hint by the kernel's error."""
+    if problem.errno == errno.EOPNOTSUPP and ".bfq." in file:
+        device = value.partition(" ")[0]
+        return f"its I/O scheduler is not BFQ; echo bfq > /sys/dev/block/{device}/queue/scheduler"
     if problem.errno == errno.EBUSY and file.startswith("memory."):
         return usage(path)
     if problem.errno == errno.EINVAL:
