@@ -20,7 +20,8 @@ VM_PACKAGES := mmdebstrap qemu-system-x86 e2fsprogs openssh-client
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help packages test-packages venv native demo test lint bench check-podman check-vm install uninstall clean dist
+.PHONY: help packages test-packages venv native demo test lint bench install uninstall clean dist
+.PHONY: check-podman check-docker check-containerd check-buildah check-vm
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,7 +89,22 @@ bench: test-packages venv native ## measure against runc and crun
 	$(BIN)/python tests/bench/bench.py
 
 check-podman: test-packages venv native ## run containers with podman on top of this tree
-	$(BIN)/python -m pytest tests/clients $(PYTEST)
+	$(BIN)/python -m pytest tests/clients/test_podman.py $(PYTEST)
+
+# $(call client,NAME,PACKAGES): the tests of a client that make test leaves alone.
+define client
+	$(call need,$(2))
+	OCIMK_CLIENT=$(1) $(BIN)/python -m pytest tests/clients/test_$(1).py $(PYTEST)
+endef
+
+check-docker: test-packages venv native ## run containers with docker, on a daemon of the tests' own
+	$(call client,docker,docker.io)
+
+check-containerd: test-packages venv native ## run containers with containerd: ctr and the shim of Kubernetes
+	$(call client,containerd,containerd)
+
+check-buildah: test-packages venv native ## build images with buildah
+	$(call client,buildah,buildah)
 
 check-vm: venv native ## run the tests that need systemd and all of cgroup v2, in a virtual machine
 	$(call need,$(VM_PACKAGES))

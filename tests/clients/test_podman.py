@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from image import OCI, make_archive
 
-TOP = Path(__file__).resolve().parents[2]
-OCI = str(TOP / "bin/oci")
 LOW = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
 
 pytestmark = [
@@ -48,35 +47,7 @@ class Podman:
 
 
 def import_image(podman: Podman) -> None:
-    """An image of busybox with a few users and places."""
-    root = podman.place / "image"
-    for folder in ("bin", "etc", "tmp", "data", "proc", "sys", "dev"):
-        (root / folder).mkdir(parents=True)
-    busybox = shutil.which("busybox")
-    assert busybox
-    shutil.copy(busybox, root / "bin/busybox")
-    for name in (
-        "sh",
-        "id",
-        "cat",
-        "echo",
-        "sleep",
-        "hostname",
-        "touch",
-        "ls",
-        "pwd",
-        "env",
-        "mount",
-        "true",
-        "ip",
-        "kill",
-    ):
-        (root / "bin" / name).symlink_to("busybox")
-    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")
-    (root / "etc/group").write_text("root:x:0:\nuser:x:1000:\n")
-    archive = podman.place / "image.tar"
-    subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
-    done = podman("import", str(archive), "bb")
+    done = podman("import", str(make_archive(podman.place)), "bb")
     assert done.returncode == 0, done.stderr
 
 

@@ -1,0 +1,106 @@
+"""The image that the clients' tests run, and a terminal to run them on."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import shutil
+import struct
+import subprocess
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+OCI = str(TOP / "bin/oci")
+
+
+def lane(name: str, *programs: str) -> list[pytest.MarkDecorator]:
+    """The marks of a client that has a Makefile target of its own, check-NAME, and is left alone without it."""
+    told = os.environ.get("OCIMK_CLIENT") == name
+    missing = [program for program in programs if shutil.which(program) is None]
+    return [
+        pytest.mark.skipif(not told, reason=f"make check-{name} runs it"),
+        pytest.mark.skipif(os.getuid() != 0, reason=f"{name} needs root"),
+        pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)}: not installed"),
+        pytest.mark.timeout(300),
+    ]
+
+
+def make_rootfs(root: Path) -> None:
+    """A busybox with all its names, a few users and places."""
+    for folder in ("bin", "etc", "tmp", "data", "proc", "sys", "dev", "root", "home/user", "usr/bin"):
+        (root / folder).mkdir(parents=True)
+    busybox = shutil.which("busybox")
+    assert busybox
+    shutil.copy(busybox, root / "bin/busybox")
+    names = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    for name in names:
+        if name != "busybox":
+            (root / "bin" / name).symlink_to("busybox")
+    (root / "tmp").chmod(0o1777)
+    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\nuser:x:1000:\n")
+
+
+def make_archive(place: Path) -> Path:
+    """A tar archive of that file system."""
+    make_rootfs(place / "image")
+    archive = place / "image.tar"
+    subprocess.run(["tar", "-C", place / "image", "-cf", archive, "."], check=True)
+    shutil.rmtree(place / "image")
+    return archive
+
+
+def on_terminal(argv: list[str], typed: bytes = b"", until: bytes = b"", seconds: float = 60) -> tuple[int, str]:
+    """Run a program on a terminal of 40 rows and 132 columns, type when *until* has been shown (at once when empty);
+    its status and all that it showed."""
+    pid, master = pty.fork()
+    if pid == 0:
+        try:
+            os.execvp(argv[0], argv)
+        finally:
+            os._exit(127)
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 132, 0, 0))
+    shown = b""
+    deadline = time.monotonic() + seconds
+    while True:
+        if typed and until in shown:
+            os.write(master, typed)
+            typed = b""
+        left = deadline - time.monotonic()
+        if left < 0 or not select.select([master], [], [], left)[0]:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+            os.close(master)
+            raise AssertionError(f"{argv} did not end: {shown[-2000:]!r}")
+        try:
+            data = os.read(master, 65536)
+        except OSError:
+            break
+        if not data:
+            break
+        shown += data
+    os.close(master)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode(errors="replace")
+
+
+def traces(cgroups_of: str, ids: str) -> dict[str, set[str]]:
+    """What containers could leave behind on the host: mounts, cgroups below one that the pattern matches, and waiting
+    images of containers whose ID the regular expression matches."""
+    mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    cgroups = {str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{cgroups_of}") if path.is_dir()}
+    waiting = set()
+    for told in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = told.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0] == b"oci-exec-fifo" and re.fullmatch(ids, words[2].decode()):
+            waiting.add(told.parent.name)
+    return {"mounts": mounts, "cgroups": cgroups, "waiting": waiting}
