@@ -24,7 +24,7 @@ VM_PACKAGES := mmdebstrap qemu-system-x86 e2fsprogs openssh-client
 .PHONY: check-podman check-docker check-containerd check-buildah check-vm
 
 help: ## show these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ---- what must be there ----------------------------------------------------------------------------------------------
 
