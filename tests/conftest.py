@@ -13,7 +13,7 @@ import pytest
 
 import kit
 
-REAL = {"runtime", "faults"}
+REAL = {"runtime", "faults", "security"}
 """The folders whose tests need root."""
 
 

@@ -147,7 +147,7 @@ def test_every_text_names_what_was_found_and_what_is_allowed():
     config = changed(("linux.namespaces[2].type", 3), ("process.user.uid", 2**40), ("root.readonly", "yes"))
     assert sorted(map(str, findings(config))) == [
         "linux.namespaces[2].type: found 3, a string is required",
-        "process.user.uid: found 1099511627776, a whole number from 0 to 4294967295 (uint32) is required",
+        "process.user.uid: found 1099511627776, a whole number from 0 to 4294967294 (an id) is required",
         'root.readonly: found "yes", true or false is required',
     ]
 

@@ -113,6 +113,8 @@ INT64 = whole(-(2**63), 2**63 - 1, "int64")
 UINT16 = whole(0, 2**16 - 1, "uint16")
 UINT32 = whole(0, 2**32 - 1, "uint32")
 UINT64 = whole(0, 2**64 - 1, "uint64")
+# Not the whole of uint32: setresuid(2) and chown(2) take 4294967295 for "leave it as it is", which would be root.
+ID = whole(0, 2**32 - 2, "an id")
 LIMIT = whole(-1, 2**63 - 1, "int64; -1 is without limit")
 
 
@@ -280,10 +282,10 @@ PROCESS = thing(
         "consoleSize": thing({"height": UINT64, "width": UINT64}, ("height", "width")),
         "user": thing(
             {
-                "uid": UINT32,
-                "gid": UINT32,
+                "uid": ID,
+                "gid": ID,
                 "umask": whole(0, 0o777),
-                "additionalGids": listing(UINT32),
+                "additionalGids": listing(ID),
             },
             (),
             _user,
@@ -423,8 +425,8 @@ LINUX = thing(
                     "path": PATH,
                     **_NODE,
                     "fileMode": UINT32,
-                    "uid": UINT32,
-                    "gid": UINT32,
+                    "uid": ID,
+                    "gid": ID,
                 },
                 ("type", "path"),
                 _device,
