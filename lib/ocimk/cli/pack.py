@@ -33,6 +33,7 @@ _CREATE = (
     *(f"ocimk.stages.rootfs.{name}" for name in _ROOTFS),
     *("ocimk.stages.hooks", "ocimk.stages.sysctl", "ocimk.stages.exec_fifo"),
 )
+_EXEC = ("ocimk.runtime.exec", "ocimk.runtime.foreground")
 _DELETE = ("ocimk.runtime.delete", "ocimk.stages.cgroup", "ocimk.stages.unshare", "ocimk.linux.cgroup_procs")
 
 COMMANDS = {
@@ -43,6 +44,7 @@ COMMANDS = {
     "state": ("ocimk.runtime.state",),
     "kill": ("ocimk.runtime.kill",),
     "delete": _DELETE,
+    "exec": _EXEC,
     "list": ("ocimk.runtime.list",),
     "afterwards": ("ocimk.runtime.run", "ocimk.runtime.foreground", "ocimk.runtime.start", *_DELETE),
 }

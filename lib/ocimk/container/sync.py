@@ -96,8 +96,17 @@ def to_error(message: str) -> Error | None:
     return Error(text, strerror(int(words[1])), _hint(text, int(words[1])), int(words[2]) if len(words) > 2 else 1)
 
 
+_EXEC_HINTS = {
+    2: "the file is there, but not the interpreter that its first line or ELF header names",
+    8: "neither a script with a #! line nor a program for this machine",
+}
+"""What is behind an execve(2) that fails though the program was found. See execve(2), ERRORS."""
+
+
 def _hint(text: str, number: int) -> str:
     """What to do about a system call of the image that failed: it has no words of its own."""
+    if text.startswith("exec "):
+        return _EXEC_HINTS.get(number, "")
     if text.startswith("process.scheduler"):
         from ..linux import sched
 

@@ -1,7 +1,8 @@
-/* The waiting image: what a container's first process is between create and start.
+/* The image: what a container's first process is between create and start, and what enters a container for exec.
  *
  * It is a freestanding static program without a libc. oci-exec-fifo copies it into a sealed memfd together with a plan
- * and becomes it, so that what waits in the container is neither an interpreter nor any file of the host.
+ * and becomes it, so that what waits in the container is neither an interpreter nor any file of the host; oci exec
+ * starts it outside, and it goes in by itself.
  *
  * The plan is a list of steps that ocimk.native.image (Python) has laid out in memory at PLAN, all addresses in it
  * absolute: nearly every step is one system call with its six registers, in the order in which they are to happen. The
@@ -35,6 +36,7 @@ enum kind {
     CWD = 6,    /* the working directory must lie below the root */
     HOOK = 7,   /* args: path, argv, envp, input, length, seconds (0 = no limit) */
     SKIP = 8,
+    DIVIDE = 9, /* go on as a child; args: clone flags, cgroup descriptor or -1, what the parent says, what the child */
 };
 
 /* A call that must not fail ends all. What succeeds writes its result (32 bits) to store, if that is not 0; with
@@ -298,7 +300,7 @@ check_cwd(const struct step *step)
 }
 
 struct clone_args {
-    u64 flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
+    u64 flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
 };
 
 static __attribute__((noreturn)) void
@@ -379,6 +381,43 @@ hook(const struct step *step)
 }
 
 static void
+say(struct text *text)
+{
+    CALL3(write, PLAN->report, text->bytes, text->length);
+}
+
+/* Go on as a child (of our own parent, when the flags have CLONE_PARENT): only a child is born into a pid namespace
+ * that was joined, or into a cgroup. The parent tells its id and ends. A reader that is gone ends both: SIGPIPE. */
+static void
+divide(const struct step *step)
+{
+    struct clone_args request = {0};
+    struct text text;
+    long pid;
+
+    request.flags = step->args[0];
+    if ((int64_t)step->args[1] >= 0) {
+        request.flags |= 0x200000000ULL; /* CLONE_INTO_CGROUP */
+        request.cgroup = step->args[1];
+    }
+    pid = CALL2(clone3, &request, sizeof request);
+    if (missing(pid) && (int64_t)step->args[1] < 0)
+        pid = CALL5(clone, request.flags, 0, 0, 0, 0);
+    if (pid < 0)
+        fail(step, -pid);
+    text.length = 0;
+    add(&text, (const char *)(uintptr_t)step->args[pid ? 2 : 3], 64);
+    if (!pid) {
+        say(&text);
+        return;
+    }
+    add_number(&text, pid);
+    say(&text);
+    for (;;)
+        CALL1(exit_group, 0);
+}
+
+static void
 one_call(struct step *step)
 {
     const u64 *a = step->args;
@@ -423,6 +462,9 @@ run(void)
             break;
         case HOOK:
             hook(step);
+            break;
+        case DIVIDE:
+            divide(step);
             break;
         }
         step++;

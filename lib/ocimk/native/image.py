@@ -1,4 +1,4 @@
-"""The plan that the waiting image (image.c) carries out, and the sealed memfd that holds both.
+"""The plan that the image (image.c) carries out, and the sealed memfd that holds both.
 
 A plan is a list of system calls laid out in memory at a fixed address, pointers and all, so that the image needs no
 parser: `Plan.call` adds a call, `Plan.words` makes an argv, `Plan.memory` lays everything out. `Plan.describe` prints
@@ -23,6 +23,7 @@ PLAN = 0x20000000
 MAGIC = 0x314B4D49434F
 
 CALL, READY, AWAIT, LOOKUP, EXEC, CWD, HOOK = range(1, 8)
+DIVIDE = 9
 MAY_FAIL, CANCELS = 1, 2
 _MORE_SHIFT = 8
 
@@ -123,6 +124,10 @@ class Plan:
         step.flags |= CANCELS | MAY_FAIL | more << _MORE_SHIFT
         step.store = lambda: PLAN + _HEADER + _STEP * self.steps.index(other)
 
+    def divide(self, label: str, flags: int, cgroup: int, parent: str, child: str) -> None:
+        """Go on as a child; the parent reports *parent* with the child's id and ends, the child reports *child*."""
+        self.add(DIVIDE, label, args=(flags, cgroup, self.text(parent), self.text(child)))
+
     def ready(self, verdict: int) -> None:
         """Say "ready" and report to the descriptor *verdict* from now on."""
         self.add(READY, args=(verdict,))
@@ -180,6 +185,7 @@ _KINDS = {
     EXEC: "execve: {label}",
     CWD: "getcwd must start with /",
     HOOK: "run the hook: {label}",
+    DIVIDE: "clone: go on as the child; {label}",
 }
 
 

@@ -11,7 +11,10 @@ from ..errors import Error
 from ..linux import path as paths
 from ..linux import process
 from ..stages import birth, runner
+from ..stages.child import Child, hand_over_console, receive, send_descriptor
 from . import plan, undo
+from .handover import check_console, write_pid_file
+from .interrupt import Interruptible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,11 +42,11 @@ def dry_run(invocation: Invocation) -> int:
     return 0
 
 
-def create(invocation: Invocation, detached: bool) -> tuple[Folder, birth.Child]:
+def create(invocation: Invocation, detached: bool) -> tuple[Folder, Child]:
     """Make the container up to the waiting image; the folder stays locked by us. Raises Error after undoing all."""
     folder, bundle = _named(invocation)
     planned = _planned(folder, bundle, invocation)
-    with _Interruptible():
+    with Interruptible():
         runner.run(folder, planned.host[0])  # makes the folder, or leaves another's alone
         folder.relock()
         try:
@@ -52,24 +55,6 @@ def create(invocation: Invocation, detached: bool) -> tuple[Folder, birth.Child]
             undo.after_failure(folder, problem)
             raise
     return folder, child
-
-
-class _Interruptible:
-    """While a container is made the signals that ask us to end become a failure, which is undone like any other."""
-
-    def __enter__(self) -> None:
-        import _signal
-
-        def interrupt(number: int, frame: object) -> None:
-            raise Error(f"interrupted by signal {number}", status=128 + number)
-
-        self._before = {n: _signal.signal(n, interrupt) for n in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)}
-
-    def __exit__(self, *_: object) -> None:
-        import _signal
-
-        for number, handler in self._before.items():
-            _signal.signal(number, handler)
 
 
 def _named(invocation: Invocation) -> tuple[Folder, str]:
@@ -86,8 +71,9 @@ def _planned(folder: Folder, bundle: str, invocation: Invocation) -> plan.Create
     return planned
 
 
-def _carry_out(folder: Folder, planned: plan.CreatePlan, invocation: Invocation, detached: bool) -> birth.Child:
-    check_terminal(folder, invocation, detached)
+def _carry_out(folder: Folder, planned: plan.CreatePlan, invocation: Invocation, detached: bool) -> Child:
+    terminal = bool((folder.config.get("process") or {}).get("terminal"))
+    check_console(terminal, invocation.text("console-socket"), detached)
     for line in planned.host[1:]:
         runner.run(folder, line)
     if folder.inprocess and not _overridden(folder):
@@ -95,7 +81,7 @@ def _carry_out(folder: Folder, planned: plan.CreatePlan, invocation: Invocation,
             child = birth.start(folder, planned.chain())
             birth.attend(folder, child, invocation.meanwhile)
         if child.ready and child.console >= 0 and invocation.text("console-socket"):
-            birth.hand_over_console(child, invocation.text("console-socket"))
+            hand_over_console(child, invocation.text("console-socket"))
     else:
         child = _of_another(folder, [*planned.unshare, "--", *planned.chain()], not detached)
     if not child.ready:
@@ -110,7 +96,7 @@ def _overridden(folder: Folder) -> bool:
     return bool(override(folder, "oci-unshare"))
 
 
-def _of_another(folder: Folder, line: list[str], foreground: bool) -> birth.Child:
+def _of_another(folder: Folder, line: list[str], foreground: bool) -> Child:
     """The first process as another program (an oci-unshare that is executed) makes it; in the foreground that program
     gives us the master of its terminal. Raises Error."""
     import _socket
@@ -123,8 +109,8 @@ def _of_another(folder: Folder, line: list[str], foreground: bool) -> birth.Chil
     finally:
         folder.fds.pop("terminal", -1)
         theirs.close()
-    child = birth.Child(ours)
-    birth.receive(child)
+    child = Child(ours)
+    receive(child)
     folder.forget()
     child.pid = int(folder.state.get("pid", 0))
     child.started = int(folder.state["ocimk"].get("startTime", 0))
@@ -133,35 +119,9 @@ def _of_another(folder: Folder, line: list[str], foreground: bool) -> birth.Chil
     return child
 
 
-def check_terminal(folder: Folder, invocation: Invocation, detached: bool) -> None:
-    """runc's rules for --console-socket. Raises Error."""
-    terminal = bool((folder.config.get("process") or {}).get("terminal"))
-    socket = invocation.text("console-socket")
-    if detached and terminal and not socket:
-        hint = "pass --console-socket, or set process.terminal to false"
-        raise Error("cannot allocate tty if oci will detach without setting console socket", "", hint)
-    if socket and not (detached and terminal):
-        hint = "process.terminal is false" if not terminal else "the terminal is ours in the foreground"
-        raise Error("cannot use console socket if oci will not detach or allocate tty", "", hint)
-
-
-def _tell_pid(invocation: Invocation, child: birth.Child) -> None:
+def _tell_pid(invocation: Invocation, child: Child) -> None:
     """--pid-file and --pidfd-socket, once the container is created."""
     if invocation.text("pid-file"):
         write_pid_file(invocation.text("pid-file"), child.pid)
     if invocation.text("pidfd-socket"):
-        birth.send_descriptor(invocation.text("pidfd-socket"), child.pidfd, "pidfd")
-
-
-def write_pid_file(path: str, pid: int) -> None:
-    """The pid in decimal without a newline, in one step: callers wait for the file to appear. Raises Error."""
-    path = paths.absolute(path)
-    temporary = f"{paths.dirname(path)}/.{paths.basename(path)}"
-    try:
-        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_SYNC | posix.O_CLOEXEC
-        fd = posix.open(temporary, flags, 0o666)
-        posix.write(fd, str(pid).encode())
-        posix.close(fd)
-        posix.rename(temporary, path)
-    except OSError as problem:
-        raise Error(f"write pid file {path}", problem) from None
+        send_descriptor(invocation.text("pidfd-socket"), child.pidfd, "pidfd")

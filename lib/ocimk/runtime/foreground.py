@@ -12,12 +12,12 @@ import select
 
 from ..errors import Error
 from ..linux import process
-from ..stages.birth import Child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from ..stages.child import Child
     from .notify import Notify
     from .terminal import Terminal
 
@@ -28,15 +28,19 @@ _FAULTS = {_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL}
 
 
 class Foreground:
-    """``with Foreground(child) as screen: ...; status = screen.stay()``."""
+    """``with Foreground(child) as screen: ...; status = screen.stay()``.
+
+    The child need not be there yet: signals that come before stay() is called are kept for it.
+    """
 
     def __init__(self, child: Child) -> None:
         self.child = child
-        self.pidfd = child.pidfd if child.pidfd >= 0 else process.pidfd_of(child.pid, child.started)
+        self.pidfd = _pidfd(child)
         self.terminal: Terminal | None = None
         self.notify: Notify | None = None
         """Passes on that the container is ready; who waits for that then watches us, the main process."""
         self.statuses: dict[int, int] = {}
+        self._kept = b""
 
     def __enter__(self) -> Foreground:
         self._wake, tell = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
@@ -61,8 +65,24 @@ class Foreground:
             self.terminal.close()
         _signal.set_wakeup_fd(-1)
 
+    def wait_readable(self, fd: int, milliseconds: int = -1) -> bytes:
+        """Wait until the descriptor can be read (b"" then), a signal has come (their numbers), or the time is up; what
+        is to be passed on is kept for stay()."""
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        if self._wake not in dict(poll.poll(milliseconds)):
+            return b""
+        numbers = posix.read(self._wake, 4096)
+        self._kept += numbers
+        return numbers
+
     def stay(self) -> int:
         """Wait for the end; returns the exit status, 128+n when signal n ended it. Raises Error."""
+        self.pidfd = self.pidfd if self.pidfd >= 0 else _pidfd(self.child)
+        if self._kept:
+            self._signals(self._kept)
+            self._reap()
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         if self.pidfd >= 0:
@@ -113,6 +133,10 @@ class Foreground:
                 return
             code = posix.waitstatus_to_exitcode(status)
             self.statuses[pid] = code if code >= 0 else 128 - code
+
+
+def _pidfd(child: Child) -> int:
+    return child.pidfd if child.pidfd >= 0 else process.pidfd_of(child.pid, child.started)
 
 
 def _wake_only(number: int, frame: object) -> None:

@@ -14,7 +14,7 @@ from . import start as starting
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..cli.invocation import Invocation
-    from ..stages.birth import Child
+    from ..stages.child import Child
 
 
 def main(invocation: Invocation) -> int:

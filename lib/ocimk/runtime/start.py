@@ -48,8 +48,6 @@ def start(folder: Folder) -> None:
     try:
         barrier.release(folder)
     except Error as problem:
-        if problem.doing.startswith("exec "):
-            problem.hint = problem.hint or _HINTS.get(problem.cause, "")
         _failed(folder, problem)
         raise
     state.advance(folder, "running")
@@ -57,12 +55,6 @@ def start(folder: Folder) -> None:
     if folder.state["ocimk"].get("hooks"):
         _poststart(folder)
 
-
-_HINTS = {
-    "no such file or directory": "the file is there, but not the interpreter that its first line or ELF header names",
-    "exec format error": "neither a script with a #! line nor a program for this machine",
-}
-"""What is behind an execve(2) that fails though the program was found. See execve(2), ERRORS."""
 
 _REFUSED = {
     "stopped": "cannot start a container that has stopped",

@@ -11,7 +11,6 @@ import _signal
 import _socket
 import errno
 import posix
-from _struct import pack, unpack
 
 from ..container import barrier, names, sync
 from ..container.folder import Folder
@@ -20,6 +19,7 @@ from ..linux import namespaces as ns
 from ..linux import process
 from ..native import _native
 from . import contract, idmap, runner, unshare
+from .child import Child, receive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,21 +28,6 @@ if TYPE_CHECKING:
 
 _SET_DUMPABLE = 4
 _HANDED = (names.CONFIG, names.STATE, names.CGROUP, "seccomp.bpf", "seccomp.json")
-
-
-class Child:
-    """The container's first process as the host's side sees it."""
-
-    __slots__ = ("console", "pid", "pidfd", "ready", "started", "status", "sync")
-
-    def __init__(self, sync_socket: _socket.socket) -> None:
-        self.sync = sync_socket
-        self.pid = 0
-        self.pidfd = -1
-        self.started = 0
-        self.console = -1
-        self.ready = False
-        self.status = 0
 
 
 class Order:
@@ -299,15 +284,6 @@ def tighten(folder: Folder) -> None:
         runner.run(folder, ["oci-cgroup", "apply", folder.path, "tight"])
 
 
-def receive(child: Child) -> str:
-    """The next message; a descriptor that comes with it is the terminal's master."""
-    data, ancillary, _, _ = child.sync.recvmsg(sync.LIMIT, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
-    for level, kind, payload in ancillary:
-        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-            child.console = unpack("=i", payload[:4])[0]
-    return data.decode("utf-8", "surrogateescape")
-
-
 def _ended(child: Child) -> None:
     """The other side closed the socket without a word: take over the process's exit status."""
     child.status = posix.waitstatus_to_exitcode(posix.waitpid(child.pid, 0)[1])
@@ -324,25 +300,6 @@ def give_up(child: Child) -> None:
         posix.waitpid(child.pid, 0)
     except (ProcessLookupError, ChildProcessError):
         pass
-
-
-def hand_over_console(child: Child, path: str) -> None:
-    """Send the terminal's master to the socket at *path* and close it. Raises Error."""
-    send_descriptor(path, child.console, "/dev/ptmx")
-    posix.close(child.console)
-    child.console = -1
-
-
-def send_descriptor(path: str, fd: int, name: str) -> None:
-    """Send one message to the socket at *path*: a name and one descriptor. Raises Error."""
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    try:
-        sock.connect(path)
-        sock.sendmsg([name.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("=i", fd))])
-    except OSError as problem:
-        raise Error(f"send {name} to the socket {path}", problem) from None
-    finally:
-        sock.close()
 
 
 # ---- the container's side -------------------------------------------------------------------------------------------

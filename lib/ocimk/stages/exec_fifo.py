@@ -46,7 +46,7 @@ _DEFAULT = bytes(32)  # struct sigaction of the kernel: SIG_DFL, no flags, nothi
 def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
     """Never returns but by raising Error: the process becomes the waiting image."""
     began = time.monotonic_ns()
-    kept = preserved(options)
+    kept = process_plan.preserved(number(options, "--listen-fds") + number(options, "--preserve-fds"))
     code = image.load()
     if names.FIFO not in folder.fds:
         barrier.make(folder)
@@ -81,20 +81,6 @@ def number(options: dict[str, str], name: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise Error(name, f"{text!r} is not a number")
     return int(text)
-
-
-def preserved(options: dict[str, str]) -> int:
-    """How many descriptors after 2 the program is to have. Raises Error when one of them was not open when we began:
-    what is closed on exec is our own, made since, and no business of the program's."""
-    kept = number(options, "--listen-fds") + number(options, "--preserve-fds")
-    for fd in range(3, 3 + kept):
-        try:
-            ours = not posix.get_inheritable(fd)
-        except OSError:
-            ours = True
-        if ours:
-            raise Error(f"--preserve-fds: hand on {kept} descriptors", f"descriptor {fd} is not open")
-    return kept
 
 
 def new_keyring(name: str) -> None:

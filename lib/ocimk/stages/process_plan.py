@@ -39,10 +39,16 @@ _UMASK = 0o022  # what runc sets when process.user.umask is absent, and what peo
 class Builder:
     """Collects the steps of one process."""
 
-    def __init__(self, folder: Folder, kept: int) -> None:
+    def __init__(self, folder: Folder, kept: int, process: dict[str, Any] | None = None) -> None:
         self.folder = folder
-        self.process: dict[str, Any] = of(folder)
+        self.process: dict[str, Any] = of(folder) if process is None else process
         self.plan = image.Plan()
+        self.own: capability.Own | None = None
+        """The capabilities that the process has before it gets its own; None: ours."""
+        self.pid_told: image.Step | None = None
+        """The step that reads the process's id, which nobody knows beforehand."""
+        self.setgroups = "/proc/self/setgroups"
+        """The file that tells whether its user namespace lets it set groups."""
         self.kept = kept
         """How many descriptors after 2 are the program's (--preserve-fds, LISTEN_FDS)."""
 
@@ -132,11 +138,11 @@ class Builder:
         if seccomp.listener(self.folder) is not None:
             from . import seccomp_notify
 
-            seccomp_notify.send(self.plan, step, self.folder)
+            seccomp_notify.send(self.plan, step, self.folder, self.pid_told)
 
     def user(self, early: image.Step) -> None:
         """The user with his capabilities, who enters the working directory when *early* could not."""
-        sets = capability.plan(self.process.get("capabilities") or {}, _tell)
+        sets = capability.plan(self.process.get("capabilities") or {}, _tell, self.own)
         self.calls(sets.before_user())
         self._groups()
         user = self.process.get("user") or {}
@@ -152,7 +158,7 @@ class Builder:
 
     def _groups(self) -> None:
         groups = [int(gid) for gid in (self.process.get("user") or {}).get("additionalGids") or []]
-        if _setgroups_denied():
+        if _setgroups_denied(self.setgroups):
             if groups:
                 cause = "the user namespace denies setgroups"
                 raise Error("process.user.additionalGids", cause, "map groups with newgidmap, or leave them out")
@@ -164,16 +170,10 @@ class Builder:
 
     def program(self, environment: list[str], verdict: int, fifo: int, pid: int) -> None:
         """Look for the program, wait, run the hooks, become it."""
-        args = [str(arg) for arg in self.process.get("args") or []]
-        if not args:
+        if not self.process.get("args"):
             self._nothing(verdict, fifo)
             return
-        found = candidates(args[0], environment)
-        name = _quoted(args[0])
-        absent = "" if "/" in args[0] else f"error 1\texec: {name}: executable file not found in $PATH"
-        listed = self.plan.words(found)
-        literal = self.plan.text(absent) if absent else 0
-        self.plan.add(image.LOOKUP, f"exec: {name}", args=(listed, literal))
+        listed = self.lookup(environment)
         self.plan.ready(verdict)
         self.plan.add(image.AWAIT, "wait for start", args=(fifo,))
         self._hooks(environment, pid)
@@ -181,8 +181,23 @@ class Builder:
             from . import lsm
 
             lsm.write(self.plan, self.folder)
+        self.become(listed, environment)
+
+    def lookup(self, environment: list[str]) -> image.Address:
+        """Look for the program with the user's own rights; returns the list of where it may be."""
+        program = str(self.process["args"][0])
+        name = _quoted(program)
+        absent = "" if "/" in program else f"error 1\texec: {name}: executable file not found in $PATH"
+        listed = self.plan.words(candidates(program, environment))
+        literal = self.plan.text(absent) if absent else 0
+        self.plan.add(image.LOOKUP, f"exec: {name}", args=(listed, literal))
+        return listed
+
+    def become(self, listed: image.Address, environment: list[str]) -> None:
+        """The filter, when it was not loaded before, and the program."""
         if self.process.get("noNewPrivileges"):
             self.filter()
+        args = [str(arg) for arg in self.process["args"]]
         self.plan.add(image.EXEC, f"exec {args[0]}", args=(listed, self.plan.words(args), self.plan.words(environment)))
 
     def _nothing(self, verdict: int, fifo: int) -> None:
@@ -208,6 +223,19 @@ class Builder:
 def of(folder: Folder) -> dict[str, Any]:
     """config.json's process. It is optional until start, so without one there is one that can only wait."""
     return folder.config.get("process") or {"cwd": "/"}
+
+
+def preserved(kept: int) -> int:
+    """How many descriptors after 2 the program is to have. Raises Error when one of them was not open when we began:
+    what is closed on exec is our own, made since, and no business of the program's."""
+    for fd in range(3, 3 + kept):
+        try:
+            ours = not posix.get_inheritable(fd)
+        except OSError:
+            ours = True
+        if ours:
+            raise Error(f"--preserve-fds: hand on {kept} descriptors", f"descriptor {fd} is not open")
+    return kept
 
 
 def build(folder: Folder, environment: list[str], kept: int, pid: int) -> image.Plan:
@@ -244,9 +272,9 @@ def _quoted(name: str) -> str:
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _setgroups_denied() -> bool:
+def _setgroups_denied(path: str) -> bool:
     try:
-        fd = posix.open("/proc/self/setgroups", posix.O_RDONLY | posix.O_CLOEXEC)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -180,6 +180,16 @@ def put_back(folder: Folder, schemata: str, root: str = "") -> None:
     group._write(f"{group.path}/schemata", schemata, f"{WHERE}: write back the schemata of {group.path}")
 
 
+def files_to_join(folder: Folder) -> list[str]:
+    """The files by which another process of the container puts itself into its groups; [] without resctrl."""
+    rdt = settings(folder.config)
+    root = mount_point() if rdt is not None else ""
+    if rdt is None or not root:
+        return []
+    group = Group(folder, rdt, root)
+    return [f"{path}/tasks" for path in (group.path, group.monitor) if path and paths.exists(f"{path}/tasks")]
+
+
 def undo(folder: Folder) -> None:
     """Remove the groups that bear the container's name, the newest first; a class of service stays once the container
     was created. Raises Error."""

@@ -20,6 +20,10 @@ from . import seccomp
 _SOL_SOCKET = 1
 _SCM_RIGHTS = 1
 
+PID_DIGITS = 10
+"""How many bytes hold the id of a process that is not known yet; spaces before it are none of JSON's business."""
+_LATER = b"9999999999"
+
 
 def connect(folder: Folder) -> None:
     """Connect to the agent while its path can be reached; the socket is handed along as ``fds["seccomp"]``. Raises
@@ -36,13 +40,19 @@ def connect(folder: Folder) -> None:
     folder.fds["seccomp"] = sock.detach()
 
 
-def send(plan: image.Plan, load: image.Step, folder: Folder) -> None:
-    """Add the call that sends the state and the descriptor which the step *load* returns; then close both."""
+def send(plan: image.Plan, load: image.Step, folder: Folder, told: image.Step | None = None) -> None:
+    """Add the call that sends the state and the descriptor which the step *load* returns; then close both.
+
+    told  of ``oci exec``: the step that reads the process's id, PID_DIGITS bytes, into its third argument's place
+    """
     sock = folder.fds["seccomp"]
     found = seccomp.listener(folder)
-    message = _message(folder, found[1] if found else "")
+    message = _message(folder, found[1] if found else "", running=told is not None)
+    text = plan.room(message)
+    if told is not None:
+        told.args = (told.args[0], image.Address(text + message.index(_LATER)), PID_DIGITS)
     vector = plan.room(pack("=QQ", 0, len(message)))
-    plan.points(vector, plan.room(message))
+    plan.points(vector, text)
     # struct cmsghdr {size_t len; int level; int type;} and one int, padded to eight.
     control = plan.room(pack("=QiiiI", 20, _SOL_SOCKET, _SCM_RIGHTS, -1, 0))
     header = plan.room(pack("=QIIQQQQiI", 0, 0, 0, 0, 1, 0, 24, 0, 0))
@@ -53,11 +63,10 @@ def send(plan: image.Plan, load: image.Step, folder: Folder) -> None:
     plan.call("close", "close", sock)
 
 
-def _message(folder: Folder, metadata: str) -> bytes:
+def _message(folder: Folder, metadata: str, running: bool) -> bytes:
     own = folder.state
-    told = state_json(
-        own["ociVersion"], folder.id, "creating", int(own.get("pid", 0)), folder.bundle, own.get("annotations")
-    )
-    return jsonio.dumps(container_process_state(told, int(own.get("pid", 0)), metadata)).encode(
-        "utf-8", "surrogateescape"
-    )
+    pid = int(own.get("pid", 0))
+    status = str(own.get("status")) if running else "creating"
+    told = state_json(own["ociVersion"], folder.id, status, pid, folder.bundle, own.get("annotations"))
+    known = container_process_state(told, int(_LATER) if running else pid, metadata)
+    return jsonio.dumps(known).encode("utf-8", "surrogateescape")

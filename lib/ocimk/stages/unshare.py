@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from . import birth
+    from .child import Child
 
 NAME = "oci-unshare"
 SUMMARY = "make the container's first process in its namespaces and cgroup; it becomes NEXT"
@@ -64,12 +64,13 @@ def apply_next(folder: Folder, options: dict[str, str], following: list[str]) ->
     return 0
 
 
-def _hand_over_console(folder: Folder, child: birth.Child, options: dict[str, str]) -> None:
+def _hand_over_console(folder: Folder, child: Child, options: dict[str, str]) -> None:
     """Send the terminal's master to the socket, or back to an ``oci run`` in the foreground. Raises Error."""
     from . import birth
+    from .child import hand_over_console
 
     if "--console-socket" in options:
-        birth.hand_over_console(child, options["--console-socket"])
+        hand_over_console(child, options["--console-socket"])
     elif "terminal" in folder.fds:
         sync.send_descriptor(folder.fds["terminal"], "terminal", child.console)
     else:

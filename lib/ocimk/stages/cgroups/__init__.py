@@ -120,18 +120,27 @@ def join_fds(folder: Folder, sub: dict[str, str] | None = None, *, cloned: bool 
 
     *cloned*: it is born in the cgroup2, which is left out then. Raises Error.
     """
+    return [fd for _, fd in join_files(folder, sub, cloned=cloned)]
+
+
+def join_files(
+    folder: Folder, sub: dict[str, str] | None = None, *, cloned: bool = False
+) -> list[tuple[str, int]]:
+    """The same with their paths. Raises Error."""
     found = places(load(folder), sub)
-    files = {
-        f"{path}/{'tasks' if name else 'cgroup.procs'}": None
-        for name, path in found.items()
-        if name or not cloned
-    }
-    opened: list[int] = []
+    return open_files(
+        [f"{path}/{'tasks' if name else 'cgroup.procs'}" for name, path in found.items() if name or not cloned]
+    )
+
+
+def open_files(files: list[str]) -> list[tuple[str, int]]:
+    """Each file once, with a descriptor to write to it. Raises Error."""
+    opened: list[tuple[str, int]] = []
     try:
-        for file in files:
-            opened.append(_open(file, posix.O_WRONLY))
+        for file in dict.fromkeys(files):
+            opened.append((file, _open(file, posix.O_WRONLY)))
     except Error:
-        for fd in opened:
+        for _, fd in opened:
             posix.close(fd)
         raise
     return opened
@@ -144,7 +153,7 @@ def join(fds: list[int]) -> None:
         try:
             posix.write(fd, b"0")
         except OSError as problem:
-            raise Error(f"join cgroup {_name(fd)}", problem, _hint(problem)) from None
+            raise Error(f"join cgroup {_name(fd)}", problem, hint(problem.errno or 0)) from None
         finally:
             posix.close(fd)
 
@@ -156,7 +165,7 @@ def attach(folder: Folder, pid: int, sub: dict[str, str] | None = None) -> None:
         try:
             _write_pid(fd, pid)
         except OSError as problem:
-            raise Error(f"move process {pid} into cgroup {path}", problem, _hint(problem)) from None
+            raise Error(f"move process {pid} into cgroup {path}", problem, hint(problem.errno or 0)) from None
         finally:
             posix.close(fd)
 
@@ -178,7 +187,7 @@ def _open(path: str, flags: int) -> int:
     try:
         return posix.open(path, flags | posix.O_CLOEXEC)
     except OSError as problem:
-        raise Error(f"open {path}", problem, _hint(problem)) from None
+        raise Error(f"open {path}", problem, hint(problem.errno or 0)) from None
 
 
 def _name(fd: int) -> str:
@@ -198,5 +207,6 @@ _HINTS = {
 }
 
 
-def _hint(problem: OSError) -> str:
-    return _HINTS.get(problem.errno or 0, "")
+def hint(number: int) -> str:
+    """What is behind an errno of joining."""
+    return _HINTS.get(number, "")

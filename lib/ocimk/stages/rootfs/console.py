@@ -26,31 +26,42 @@ _PTMX = posix.makedev(5, 2)
 _PTMX_INODE = 2
 _PTS_MAJORS = range(136, 144)
 
+_MAKE = "process.terminal: make a pseudoterminal"
 _OPEN = posix.O_RDWR | posix.O_NOCTTY | posix.O_CLOEXEC
 
 
 def apply(work: Work) -> None:
-    """Open the pair, size it, bind it. Sets folder.fds "ptmx" (ours) and "console" (the container's).
-    Raises Error."""
-    ptmx = _open_ptmx(work)
+    """Open the pair and bind it. Sets folder.fds "ptmx" (ours) and "console" (the container's). Raises
+    Error."""
+    ptmx, peer = open_pair(work.root, work.config["process"].get("consoleSize"))
     try:
-        fcntl.ioctl(ptmx, _TIOCSPTLCK, pack("i", 0))
-        peer = fcntl.ioctl(ptmx, _TIOCGPTPEER, _OPEN)
-        _check_peer(peer)
-        _resize(ptmx, work.config["process"].get("consoleSize"))
         _bind(work, peer)
     except OSError as problem:
-        raise Error("process.terminal: make a pseudoterminal", problem) from None
+        raise Error(_MAKE, problem) from None
     work.folder.fds["ptmx"] = ptmx
     work.folder.fds["console"] = peer
 
 
-def _open_ptmx(work: Work) -> int:
+def open_pair(root: int, size: dict[str, Any] | None) -> tuple[int, int]:
+    """A terminal of the devpts below the descriptor *root*: our end (the master) and the container's. Raises
+    Error."""
+    ptmx = _open_ptmx(root)
+    try:
+        fcntl.ioctl(ptmx, _TIOCSPTLCK, pack("i", 0))
+        peer = fcntl.ioctl(ptmx, _TIOCGPTPEER, _OPEN)
+        _check_peer(peer)
+        _resize(ptmx, size)
+    except OSError as problem:
+        raise Error(_MAKE, problem) from None
+    return ptmx, peer
+
+
+def _open_ptmx(root: int) -> int:
     """The container's /dev/pts/ptmx, proven to be one before it is opened: opening alone can do harm
     (CVE-2025-52565)."""
     doing = "process.terminal: open /dev/pts/ptmx"
     try:
-        fd = find(work.root, b"/dev/pts/ptmx", O_PATH | posix.O_NOFOLLOW)
+        fd = find(root, b"/dev/pts/ptmx", O_PATH | posix.O_NOFOLLOW)
     except OSError as problem:
         raise Error(doing, problem, "mounts[] needs an entry of type devpts at /dev/pts") from None
     with Held(fd):

@@ -1,0 +1,239 @@
+"""Starting a process in a running container and following it until it has become the program. See join_plan.py.
+
+What it reports, one packet each, on a socket pair whose other end is closed when the program is executed:
+
+    via NUMBER     the process goes on as this child, which is in the cgroup
+    in             that child lives
+    pid NUMBER     it goes on as this child, which is in the container and ours
+    born           that child lives
+    ready          all is done but execve(2)
+    errno, error   it failed (see container/sync.py)
+
+Nothing is left of it when we are killed: before "ready" it ends of SIGPIPE, since nobody hears what it reports.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import posix
+import time
+
+from ..container import sync
+from ..container.folder import Folder
+from ..errors import Error
+from ..linux import process
+from ..native import image
+from . import cgroups, environment, join_plan, runner
+from .child import Child, receive
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .join_plan import Target
+
+_ENDING_SECONDS = 2.0
+
+
+class Wanted:
+    """What is to be started where."""
+
+    __slots__ = ("console", "kept", "listen", "process", "sub")
+
+    def __init__(self, process: dict[str, Any], kept: int = 0, listen: int = 0) -> None:
+        self.process = process
+        self.kept = kept
+        """How many descriptors after 2 are the program's."""
+        self.listen = listen
+        """How many of these are sockets that $LISTEN_FDS counts."""
+        self.sub: dict[str, str] = {}
+        """The sub-cgroup by controller, "*" for all, as cgroups.places() has it."""
+        self.console = -1
+        """The container's end of the terminal, which becomes the standard streams."""
+
+
+class _Attempt:
+    """One process on its way."""
+
+    def __init__(self, folder: Folder, target: Target, wanted: Wanted, child: Child, born_there: bool) -> None:
+        self.folder = folder
+        self.target = target
+        self.wanted = wanted
+        self.child = child
+        self.helpers: list[int] = []
+        self.said: set[str] = set()
+        sub = wanted.sub or cgroups.beside_init(folder, target.pid)
+        self.cgroup = cgroups.clone_fd(folder, sub) if born_there else -1
+        self.tasks = cgroups.join_files(folder, sub, cloned=self.cgroup >= 0)
+        if (folder.config.get("linux") or {}).get("intelRdt") is not None:
+            from . import resctrl
+
+            self.tasks += cgroups.open_files(resctrl.files_to_join(folder))
+
+    def spawn(self, words: list[str]) -> None:
+        """Start the image. Raises Error."""
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self.child.sync = ours
+        report = theirs.fileno()
+        try:
+            entrance = join_plan.Entrance(self.folder, self.wanted.kept, self.wanted.process, self.target, report)
+            entrance.outside(self.tasks, self.cgroup)
+            entrance.inside(words)
+            code = image.seal(image.load(), entrance.plan.memory(report), "oci-exec")
+            given = [report, self.cgroup, self.target.pidfd, self.target.root, self.folder.fds.get("seccomp", -1)]
+            for fd in [*given, *[fd for _, fd in self.tasks]]:
+                if fd >= 0:
+                    posix.set_inheritable(fd, True)
+            self.helpers.append(_spawn(code, self.folder.id, self.wanted.console))
+            posix.close(code)
+        finally:
+            theirs.close()
+            for fd in [self.cgroup, *[fd for _, fd in self.tasks]]:
+                if fd >= 0:
+                    posix.close(fd)
+
+    def follow(self, wait: Callable[[int], None] | None) -> Error | None:
+        """Take in what it reports until it is the program; returns what it failed of."""
+        fd = self.child.sync.fileno()
+        while True:
+            if wait is not None:
+                wait(fd)
+            try:
+                message = receive(self.child)
+            except ConnectionResetError:
+                message = ""
+            if not message:
+                return None if self.child.ready else self._ended()
+            problem = _problem(message)
+            if problem is not None:
+                return problem
+            self._heard(message)
+
+    def _heard(self, message: str) -> None:
+        self.said.add(message)
+        if message.startswith(join_plan.VIA):
+            self.helpers.append(int(message[len(join_plan.VIA) :]))
+        elif message.startswith(join_plan.PID):
+            self.child.pid = int(message[len(join_plan.PID) :])
+            self.child.pidfd = process.pidfd_open(self.child.pid)
+            if "seccomp" in self.folder.fds:
+                sync.send(self.child.sync.fileno(), f"{self.child.pid:>10}")
+        elif message == join_plan.READY:
+            self.child.ready = True
+
+    def _ended(self) -> Error:
+        """It ended without a word."""
+        last = self.child.pid or self.helpers[-1]
+        status = _collect(last)
+        how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+        return Error("the process ended before it had become the program", how, _oom_hint(self.folder))
+
+    def stillborn(self) -> bool:
+        """Whether it died of being born in the cgroup: see cgroups.clone_fd."""
+        return self.cgroup >= 0 and not self.child.pid and join_plan.IN not in self.said
+
+    def collect(self) -> None:
+        """Reap those that were only on the way."""
+        for pid in self.helpers:
+            _collect(pid)
+        self.helpers.clear()
+
+    def give_up(self) -> None:
+        """End all of it. One that a cgroup of v1 has frozen dies when it is thawed: we do not wait for that."""
+        pids = [*self.helpers, self.child.pid] if self.child.pid else self.helpers
+        for pid in pids:
+            try:
+                posix.kill(pid, _signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.child.sync.close()
+        end = time.monotonic() + _ENDING_SECONDS
+        while pids and time.monotonic() < end:
+            pids = [pid for pid in pids if not _ended(pid)]
+            if pids:
+                time.sleep(0.001)
+
+
+def start(
+    folder: Folder, target: Target, wanted: Wanted, child: Child, wait: Callable[[int], None] | None = None
+) -> None:
+    """Start the process; when this returns it has become the program (or has already ended as such).
+
+    wait  called with a descriptor, returns when there is something to read; it may raise Error to give up
+
+    Sets child.pid, child.pidfd. Raises Error; then nothing is left of it.
+    """
+    runner.collectable_children()
+    if ((folder.config.get("linux") or {}).get("seccomp") or {}).get("listenerPath"):
+        from . import seccomp_notify
+
+        seccomp_notify.connect(folder)
+    words = environment.of(wanted.process, wanted.listen, target.root)
+    for born_there in (True, False):
+        attempt = _Attempt(folder, target, wanted, child, born_there)
+        try:
+            attempt.spawn(words)
+            problem = attempt.follow(wait)
+        except BaseException:
+            attempt.give_up()
+            raise
+        if problem is None:
+            attempt.collect()
+            if "seccomp" in folder.fds:
+                posix.close(folder.fds.pop("seccomp"))
+            return
+        again = attempt.stillborn()
+        attempt.give_up()
+        if not again:
+            raise problem
+    raise AssertionError("the second attempt is never stillborn")
+
+
+def _spawn(code: int, name: str, console: int) -> int:
+    """Execute the image, with the terminal as its standard streams if there is one. Raises Error."""
+    streams = [(posix.POSIX_SPAWN_DUP2, console, fd) for fd in (0, 1, 2)] if console >= 0 else []
+    defaults = _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}
+    path = f"/proc/self/fd/{code}"
+    try:
+        return posix.posix_spawn(path, ["oci-exec", name], {}, file_actions=streams, setsigdef=defaults)
+    except OSError as problem:
+        raise Error("start the image", problem, "does /proc/sys/vm/memfd_noexec forbid it?") from None
+
+
+def _problem(message: str) -> Error | None:
+    """The failure that a message tells of, with what can be done about it."""
+    problem = sync.to_error(message)
+    if problem is None or not message.startswith("errno "):
+        return problem
+    number = int(message.split(" ", 2)[1])
+    if problem.doing.startswith("join "):
+        problem.hint = problem.hint or cgroups.hint(number)
+    if problem.doing.startswith("enter the container") and number in (3, 12):  # ESRCH, ENOMEM
+        problem.hint = "its first process has ended"
+    return problem
+
+
+def _oom_hint(folder: Folder) -> str:
+    from .cgroups import live
+
+    try:
+        return live.oom_hint(folder)
+    except Error:
+        return ""
+
+
+def _collect(pid: int) -> int:
+    """Wait for the end of a child; returns its exit code, negative for a signal."""
+    try:
+        return posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return 0
+
+
+def _ended(pid: int) -> bool:
+    try:
+        return posix.waitpid(pid, posix.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
