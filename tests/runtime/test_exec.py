@@ -289,7 +289,7 @@ def test_process_file(oci_called: Runtime, bundle: Bundle) -> None:
         ({"args": []}, "args"),
         ({"cwd": "etc", "args": ["true"]}, "process.cwd"),
         ({"cwd": "/", "args": "true"}, "process.args"),
-        ({"args": ["true"], "user": {"uid": 4294967295, "gid": 0}}, "is no id"),
+        ({"args": ["true"], "user": {"uid": 4294967295, "gid": 0}}, "process.user.uid"),
         ({"args": ["true"], "user": {"uid": -1, "gid": 0}}, "process.user.uid"),
         ({"args": ["true"], "rlimits": [{"type": "RLIMIT_X", "soft": 1, "hard": 1}]}, "RLIMIT_X"),
     ],
