@@ -20,7 +20,7 @@ VM_PACKAGES := mmdebstrap qemu-system-x86 e2fsprogs openssh-client
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help packages test-packages venv native demo test lint bench install uninstall clean dist
+.PHONY: help packages test-packages venv native demo test lint bench soak install uninstall clean dist
 .PHONY: check-podman check-docker check-containerd check-buildah check-vm
 
 help: ## show these targets
@@ -87,6 +87,9 @@ lint: venv ## check style and types
 
 bench: test-packages venv native ## measure against runc and crun
 	$(BIN)/python tests/bench/bench.py
+
+soak: test-packages venv native ## 1,000 containers one after the other and 200 at once leave nothing behind
+	$(BIN)/python tests/bench/soak.py $(SOAK)
 
 check-podman: test-packages venv native ## run containers with podman on top of this tree
 	$(BIN)/python -m pytest tests/clients/test_podman.py $(PYTEST)
