@@ -22,7 +22,7 @@ from kit import LIBEXEC
 from ocimk.container.folder import Folder
 from ocimk.errors import Error
 from ocimk.linux import resctrl as fs
-from ocimk.stages import resctrl
+from ocimk.stages import resctrl, resctrl_stats
 
 PID = 4242
 SCHEMATA = "    MB:0=100;1=100\n    L3:0=7ff;1=7ff\n"
@@ -306,3 +306,35 @@ def test_a_change_that_cannot_be(root: Path, make: Make, rdt: Any, lines: tuple[
         (root / "schemata").write_text("L3:0=7ff\n")
     with pytest.raises(Error, match=told):
         resctrl.change(make(rdt), *lines, str(root))
+
+
+# ---- what is measured ------------------------------------------------------------------------------------------------
+
+
+def test_statistics_in_runcs_words(root: Path, make: Make) -> None:
+    folder = make({"l3CacheSchema": "L3:0=1", "enableMonitoring": True})
+    apply(folder, root)
+    files = {
+        "info/L3/cbm_mask": "7ff", "info/L3/min_cbm_bits": "1", "info/L3/num_closids": "16",
+        "info/MB/bandwidth_gran": "10", "info/MB/delay_linear": "1", "info/MB/min_bandwidth": "10", "info/MB/num_closids": "8",
+        "info/L3_MON/mon_features": "llc_occupancy\nmbm_total_bytes",
+        "web/mon_groups/web/mon_data/mon_L3_00/mbm_total_bytes": "1234",
+        "web/mon_groups/web/mon_data/mon_L3_00/llc_occupancy": "Unavailable",
+        "web/schemata": "MB:0=100\n    L3:0=1",
+    }  # fmt: skip
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{text}\n")
+
+    assert resctrl_stats.stats(folder, str(root)) == {
+        "l3_cache_info": {"cbm_mask": "7ff", "min_cbm_bits": 1, "num_closids": 16},
+        "l3_cache_schema_root": "L3:0=7ff;1=7ff",
+        "l3_cache_schema": "L3:0=1",
+        "mem_bw_info": {"bandwidth_gran": 10, "delay_linear": 1, "min_bandwidth": 10, "num_closids": 8},
+        "mem_bw_schema_root": "MB:0=100;1=100",
+        "mem_bw_schema": "MB:0=100",
+        "schemata": ["MB:0=100", "    L3:0=1"],
+        "mbm_stats": [{"mbm_total_bytes": 1234, "mbm_local_bytes": 0}],
+        "cmt_stats": [{"llc_occupancy": 0}],
+    }
+    assert resctrl_stats.stats(make(None, "other"), str(root)) == {}

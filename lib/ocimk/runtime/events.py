@@ -85,6 +85,10 @@ def measured(folder: Folder) -> dict[str, Any]:
     found["hugetlb"] = dict(sorted(found["hugetlb"].items()))
     if "raw" in found["memory"]:
         found["memory"]["raw"] = dict(sorted(found["memory"]["raw"].items()))
+    if (folder.config.get("linux") or {}).get("intelRdt") is not None:
+        from ..stages import resctrl_stats
+
+        found["intel_rdt"] = resctrl_stats.stats(folder)
     return found
 
 
