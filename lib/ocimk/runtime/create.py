@@ -86,7 +86,7 @@ def _carry_out(folder: Folder, planned: plan.CreatePlan, invocation: Invocation,
         child = _of_another(folder, [*planned.unshare, "--", *planned.chain()], not detached)
     if not child.ready:
         raise Error("the container's first process ended", f"exit status {child.status}", "before it was created")
-    _tell_pid(invocation, child)
+    _tell_pid(folder, invocation, child)
     return child
 
 
@@ -119,9 +119,12 @@ def _of_another(folder: Folder, line: list[str], foreground: bool) -> Child:
     return child
 
 
-def _tell_pid(invocation: Invocation, child: Child) -> None:
-    """--pid-file and --pidfd-socket, once the container is created."""
+def _tell_pid(folder: Folder, invocation: Invocation, child: Child) -> None:
+    """--pid-file, --pidfd-socket and crun's annotation for the same, once the container is created."""
     if invocation.text("pid-file"):
         write_pid_file(invocation.text("pid-file"), child.pid)
     if invocation.text("pidfd-socket"):
         send_descriptor(invocation.text("pidfd-socket"), child.pidfd, "pidfd")
+    receiver = (folder.config.get("annotations") or {}).get("run.oci.pidfd_receiver")
+    if receiver:
+        send_descriptor(receiver, child.pidfd, "pidfd")

@@ -7,6 +7,7 @@ and libseccomp's version.
 from __future__ import annotations
 
 from . import seccomp, tables
+from .annotations import OBEYED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def features(host: dict[str, Any]) -> dict[str, Any]:
         "linux": _linux(host),
         "annotations": _annotations(host),
         "potentiallyUnsafeConfigAnnotations": [
-            name for thing, name in UNSAFE_ANNOTATIONS if IMPLEMENTED[thing]
+            *(name for thing, name in UNSAFE_ANNOTATIONS if IMPLEMENTED[thing]),
+            *OBEYED,
         ],
     }
 

@@ -208,6 +208,15 @@ def _id_mapped(view: View, out: list[Finding]) -> None:
             wrong(out, f"{path}.options", mount["options"], "mappings or a user namespace, with idmap,")
 
 
+def _annotations(view: View, out: list[Finding]) -> None:
+    """Those that change what is done, if there are any."""
+    found = _section(view.config, "annotations", dict)
+    if any(name.startswith("run.oci.") for name in found):
+        from . import annotations
+
+        annotations.judge(found, out)
+
+
 RULES: tuple[tuple[Callable[[View, list[Finding]], None], tuple[str, ...]], ...] = (
     (_namespaces, ("linux.namespaces",)),
     (_rlimits, ("process.rlimits",)),
@@ -222,6 +231,7 @@ RULES: tuple[tuple[Callable[[View, list[Finding]], None], tuple[str, ...]], ...]
     (_devices, ("linux.devices",)),
     (_binds, ("mounts",)),
     (_id_mapped, ("linux.namespaces", "mounts")),
+    (_annotations, ("annotations",)),
 )
 """Each rule and the properties that it reads."""
 

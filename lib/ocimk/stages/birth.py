@@ -89,6 +89,10 @@ def start(folder: Folder, following: list[str]) -> Child:
         from .rootfs import idmap as id_mapped_mounts
 
         id_mapped_mounts.prepare(folder)
+    if any(name.startswith("run.oci.hooks.") for name in folder.config.get("annotations") or {}):
+        from . import hooks
+
+        hooks.output_files(folder)
     order = Order(folder)
     runner.collectable_children()
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -260,6 +264,11 @@ def _serve(folder: Folder, child: Child) -> None:
                 raise
             sync.send(fd, "go")
         elif message == "ready":
+            sub = (folder.config.get("annotations") or {}).get("run.oci.delegate-cgroup")
+            if sub:
+                from .cgroups import delegate
+
+                delegate.move_below(folder, child.pid, sub)
             child.ready = True
             tighten(folder)
             runner.run(folder, ["oci-state", "apply", folder.path, "created"])

@@ -25,11 +25,12 @@ _OURS = (b"OCI_FDS", b"OCI_LOG")
 """What only the next stage is to read from the environment."""
 
 
-def carry_out(hook: dict[str, Any], told: bytes, cwd: str, inherit: bool) -> None:
+def carry_out(hook: dict[str, Any], told: bytes, cwd: str, inherit: bool, files: tuple[int, int] = (-1, -1)) -> None:
     """Run one hook to its end.
 
     hook     an entry of hooks.KIND: path, args, env, timeout (seconds)
     told     the state as JSON
+    files    descriptors for its output and its errors in place of ours; -1: they are kept for the error message
     inherit  whether a hook without env gets our environment (the runtime's side), else an empty one
     Raises Error when it cannot be run, fails, is killed, or takes longer than its timeout.
     """
@@ -38,7 +39,7 @@ def carry_out(hook: dict[str, Any], told: bytes, cwd: str, inherit: bool) -> Non
     feed, pump = posix.pipe2(posix.O_CLOEXEC)
     out, output = posix.pipe2(posix.O_CLOEXEC)
     try:
-        pid = _spawn(hook, feed, output, cwd, inherit)
+        pid = _spawn(hook, (feed, *(fd if fd >= 0 else output for fd in files)), cwd, inherit)
     except OSError as problem:
         for fd in (feed, pump, out, output):
             posix.close(fd)
@@ -55,13 +56,13 @@ def carry_out(hook: dict[str, Any], told: bytes, cwd: str, inherit: bool) -> Non
     errors.debug(f"hook {hook['path']} took {(time.monotonic() - started) * 1000:.1f} ms: {_words(said)}")
 
 
-def _spawn(hook: dict[str, Any], feed: int, output: int, cwd: str, inherit: bool) -> int:
+def _spawn(hook: dict[str, Any], streams: tuple[int, ...], cwd: str, inherit: bool) -> int:
     """Start the hook in a process group of its own. Raises OSError."""
     env: Any = {name: value for name, value in posix.environ.items() if name not in _OURS} if inherit else {}
     if hook.get("env") is not None:
         env = dict(pair.partition("=")[::2] for pair in hook["env"])
     argv = list(hook.get("args") or [hook["path"]])
-    actions: list[Any] = [(posix.POSIX_SPAWN_DUP2, fd, to) for fd, to in ((feed, 0), (output, 1), (output, 2))]
+    actions: list[Any] = [(posix.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(streams)]
     actions += [(posix.POSIX_SPAWN_CLOSE, fd) for fd in _strays()]
     here = posix.open(".", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:

@@ -33,6 +33,9 @@ STATUS = {
 }
 """The kinds, and the status that each is told. See runtime.md."""
 
+OUTPUT = ("hooks.stdout", "hooks.stderr")
+"""The annotations behind run.oci., and the names of the descriptors."""
+
 HOST_FIRST = ("prestart", "createRuntime")
 
 
@@ -78,17 +81,33 @@ def run(folder: Folder, kind: str, status: str = "") -> None:
         return
     from .hook_process import carry_out
 
+    files = output_files(folder)
     told = state(folder, kind, status or STATUS[kind])
     inside = kind == "createContainer"
     cwd = folder.rootfs if inside else folder.bundle
     for number, hook in enumerate(hooks):
         try:
-            carry_out(hook, told, cwd, inherit=not inside)
+            carry_out(hook, told, cwd, inherit=not inside, files=files)
         except Error as problem:
             problem.doing = f"error running {kind} hook #{number} {hook['path']}"
             if kind != "poststop":
                 raise
             errors.warn(str(problem))
+
+
+def output_files(folder: Folder) -> tuple[int, int]:
+    """The files that annotations of crun's name for what hooks print, opened for appending; -1 without. Once opened
+    they are handed along, to the container's side too, which may not be able to. Raises Error."""
+    annotations = folder.state.get("annotations") or {}  # which are there still when all else is removed
+    for name in OUTPUT:
+        path = annotations.get(f"run.oci.{name}")
+        if path and name not in folder.fds:
+            try:
+                how = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC
+                folder.fds[name] = posix.open(path, how, 0o600)
+            except OSError as problem:
+                raise Error(f"annotations.run.oci.{name}: open {path}", problem) from None
+    return folder.fds.get(OUTPUT[0], -1), folder.fds.get(OUTPUT[1], -1)
 
 
 def state(folder: Folder, kind: str, status: str, pid: int = 0) -> bytes:

@@ -157,6 +157,8 @@ class Builder:
         self.call("umask", "umask", _UMASK if mask is None else int(mask))
 
     def _groups(self) -> None:
+        if "run.oci.keep_original_groups" in (self.folder.config.get("annotations") or {}):
+            return
         groups = [int(gid) for gid in (self.process.get("user") or {}).get("additionalGids") or []]
         if _setgroups_denied(self.setgroups):
             if groups:

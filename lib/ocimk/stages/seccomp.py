@@ -121,7 +121,7 @@ def _compile(place: str, profile: dict[str, Any], folder: Folder) -> None:
     from .seccomp_compile import compile_profile
 
     program, info = compile_profile(profile)
-    _warn(info)
+    _judge(folder, info)
     data = jsonio.dumps({**info, "sum": _sum(program)}).encode("utf-8", "surrogateescape")
     folder.write(PROGRAM, program)
     folder.write(INFO, data)
@@ -136,13 +136,21 @@ def _take_cached(place: str, profile: dict[str, Any], folder: Folder) -> bool:
     if found is None:
         return False
     program, data, info = found
-    _warn(info)
+    _judge(folder, info)
     folder.write(PROGRAM, program)
     folder.write(INFO, data)
     return True
 
 
-def _warn(info: dict[str, Any]) -> None:
+_STRICT = "run.oci.seccomp_fail_unknown_syscall"
+
+
+def _judge(folder: Folder, info: dict[str, Any]) -> None:
+    """Tell what has fallen away. Raises Error when an annotation says that nothing may."""
+    if info["unknown"] and _STRICT in (folder.config.get("annotations") or {}):
+        names = ", ".join(info["unknown"])
+        hint = f"the annotation {_STRICT} forbids them"
+        raise Error("linux.seccomp.syscalls", f"unknown to libseccomp: {names}", hint)
     for text in info["warnings"]:
         errors.warn(text)
 

@@ -147,9 +147,10 @@ def load(bundle: str, config_file: str = "") -> tuple[bytes, dict[str, Any]]:
 
 
 def read(bundle: str, config_file: str = "") -> tuple[bytes, Any]:
-    """The configuration, parsed but not checked, without properties that are null. Raises Error.
+    """The configuration, parsed but not checked, without properties that are null, with an annotation that stands for
+    a property in its place. Raises Error.
 
-    The bytes are the file's own unless it has nulls: then no reader of the snapshot has to think of them.
+    The bytes are the file's own unless something was changed: then no reader of the snapshot has to think of it.
     """
     if not paths.is_dir(bundle):
         cause = "not a directory" if paths.exists(bundle) else "no such file or directory"
@@ -161,11 +162,19 @@ def read(bundle: str, config_file: str = "") -> tuple[bytes, Any]:
         hint = "" if config_file else "oci spec writes one to start from"
         raise Error(place, problem, hint if isinstance(problem, FileNotFoundError) else "") from None
     config = jsonio.loads(data, config_file or CONFIG)
-    if b"null" not in data or type(config) is not dict:
+    if type(config) is not dict:
+        return data, config
+    changed = False
+    receiver = posix.environ.get(b"RUN_OCI_SECCOMP_RECEIVER", b"")
+    if receiver or b"run.oci.seccomp.receiver" in data:
+        from ..spec import annotations
+
+        changed = annotations.into_properties(config, receiver.decode("utf-8", "surrogateescape"))
+    if b"null" not in data and not changed:
         return data, config
     try:
         config = drop_nulls(config)
-        return jsonio.dumps(config).encode(), config
+        return jsonio.dumps(config).encode("utf-8", "surrogateescape"), config
     except RecursionError:
         raise Error(config_file or CONFIG, "nested too deeply") from None
 

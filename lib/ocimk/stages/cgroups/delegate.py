@@ -12,10 +12,13 @@ import posix
 from ...errors import Error
 from ...linux import cgroup
 from ...linux import path as paths
+from . import attach, below, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ...container.folder import Folder
 
 LIST = "/sys/kernel/cgroup/delegate"
 _FALLBACK = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
@@ -28,13 +31,43 @@ def delegate(path: str, config: dict[str, Any]) -> None:
     if owner <= 0:
         return
     try:
-        posix.chown(path, owner, -1)
-        with cgroup.Group(path) as group:
-            for name in files():
-                if group.has(name):
-                    posix.chown(name, owner, -1, dir_fd=group.fd, follow_symlinks=False)
+        give(path, owner)
     except OSError as problem:
         raise Error(f"give cgroup {path} to uid {owner}", problem) from None
+
+
+def give(path: str, owner: int) -> None:
+    """Change the owner of the cgroup and of the files that may be given away. Raises OSError."""
+    posix.chown(path, owner, -1)
+    with cgroup.Group(path) as group:
+        for name in files():
+            if group.has(name):
+                posix.chown(name, owner, -1, dir_fd=group.fd, follow_symlinks=False)
+
+
+def move_below(folder: Folder, pid: int, sub: str) -> None:
+    """Move the container's first process into a sub-cgroup that is the container's own (an annotation of crun's): the
+    limits stay above it, out of reach, and with them the root of its cgroup namespace. Raises Error."""
+    where = "annotations.run.oci.delegate-cgroup"
+    layout = load(folder)
+    if layout.mode != "v2":
+        raise Error(where, "delegate-cgroup not supported on cgroup v1", "only on a host with cgroup v2 alone")
+    path = below(layout.v2, sub)
+    try:
+        paths.make_dirs(path, 0o755)
+    except OSError as problem:
+        raise Error(f"{where}: make {path}", problem) from None
+    attach(folder, pid, {"": sub})
+    try:
+        with cgroup.Group(layout.v2) as group:
+            on = " ".join(f"+{name}" for name in cgroup.controllers(layout.v2))
+            if on:
+                group.write("cgroup.subtree_control", on)
+        owner = host_uid(0, folder.config.get("linux") or {})
+        if owner > 0:
+            give(path, owner)
+    except OSError as problem:
+        raise Error(f"{where}: {path}", problem) from None
 
 
 def files() -> list[str]:

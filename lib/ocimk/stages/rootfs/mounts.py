@@ -15,6 +15,8 @@ from .work import change
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .plan import Entry
     from .work import Work
 
@@ -119,12 +121,18 @@ def filesystem(work: Work, entry: Entry) -> None:
             # The directory keeps its mode unless the options say another.
             data.insert(0, b"mode=%04o" % (posix.fstat(target).st_mode & 0o7777))
         if work.label and entry.kind not in _LABELLED:
-            data.append(b"context=" + plan.encode(work.label, "linux.mountLabel"))
+            data.append(label_option(work.config, work.label))
         try:
             made = new(work, entry, target, data)
         except OSError as problem:
             made = _instead(work, entry, target, problem)
         finish(work, entry, made)
+
+
+def label_option(config: dict[str, Any], label: str) -> bytes:
+    """linux.mountLabel as an option of the filesystem; which one an annotation of crun's may say. See mount(8)."""
+    kind = str((config.get("annotations") or {}).get("run.oci.mount_context_type") or "context")
+    return plan.encode(f"{kind}={label}", "linux.mountLabel")
 
 
 def new(work: Work, entry: Entry, target: int, data: list[bytes]) -> int:

@@ -1,0 +1,71 @@
+"""Annotations that change what is done: those of crun that concern Linux containers, and CRIU's. See oci(1).
+
+They are taken from config.json alone. An annotation of crun's that has no effect here is told with a warning.
+"""
+
+from __future__ import annotations
+
+from .walk import WARNING, Finding
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CONTEXT_TYPE = "run.oci.mount_context_type"
+SECCOMP_RECEIVER = "run.oci.seccomp.receiver"
+SECCOMP_STRICT = "run.oci.seccomp_fail_unknown_syscall"
+KEEP_GROUPS = "run.oci.keep_original_groups"
+PIDFD_RECEIVER = "run.oci.pidfd_receiver"
+DELEGATE = "run.oci.delegate-cgroup"
+HOOKS_STDOUT = "run.oci.hooks.stdout"
+HOOKS_STDERR = "run.oci.hooks.stderr"
+
+OBEYED = (
+    *(CONTEXT_TYPE, SECCOMP_RECEIVER, SECCOMP_STRICT, KEEP_GROUPS, PIDFD_RECEIVER, DELEGATE),
+    *(HOOKS_STDOUT, HOOKS_STDERR),
+)
+"""Those that have an effect; a value of the other is no error, as the specification wants it."""
+
+PREFIX = "run.oci."
+
+_ELSEWHERE = ("run.oci.systemd.",)
+"""Whose effect is not judged here."""
+
+_CONTEXTS = ("context", "fscontext", "defcontext", "rootcontext")
+_PATHS = (SECCOMP_RECEIVER, PIDFD_RECEIVER, HOOKS_STDOUT, HOOKS_STDERR)
+
+
+def of(config: dict[str, Any], name: str) -> str | None:
+    """The annotation's value, None without it."""
+    found = config.get("annotations")
+    return found.get(name) if type(found) is dict else None
+
+
+def judge(annotations: dict[str, Any], out: list[Finding]) -> None:
+    """Add what is wrong with the values of those that have an effect, and name those of crun that have none."""
+    for name, value in annotations.items():
+        if not name.startswith(PREFIX) or name.startswith(_ELSEWHERE) or type(value) is not str:
+            continue
+        where = f"annotations.{name}"
+        if name not in OBEYED:
+            out.append(Finding(where, "has no effect: not supported by ocimk", WARNING))
+        elif name in _PATHS and value[:1] != "/":
+            out.append(Finding(where, f"found {value!r}, an absolute path is required"))
+        elif name == CONTEXT_TYPE and value not in _CONTEXTS:
+            out.append(Finding(where, f"found {value!r}, one of {', '.join(_CONTEXTS)} is required"))
+        elif name == DELEGATE and ".." in value.split("/"):
+            out.append(Finding(where, f'found {value!r}, a path without ".." is required'))
+
+
+def into_properties(config: dict[str, Any], receiver: str = "") -> bool:
+    """Put an annotation that stands for a property in its place; whether something was changed.
+
+    receiver  the seccomp agent of $RUN_OCI_SECCOMP_RECEIVER, for a configuration that names none
+    """
+    linux = config.get("linux")
+    seccomp = linux.get("seccomp") if type(linux) is dict else None
+    path = of(config, SECCOMP_RECEIVER) or receiver
+    if not path or type(seccomp) is not dict or seccomp.get("listenerPath"):
+        return False
+    seccomp["listenerPath"] = path
+    return True
