@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import posix
 
+from .errors import Error
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +43,23 @@ def real(folder: str) -> str:
         return folder
     finally:
         posix.close(fd)
+
+
+def must_be_trusted(folder: str) -> None:
+    """Raise Error when somebody else can put programs into the folder, or change one that is there."""
+    from .linux import trust
+
+    hint = "stages are taken only from where nobody else can write"
+    why = trust.suspicion_of_all(folder)
+    if why:
+        raise Error(f"exec path {folder}", why, hint)
+    try:
+        entries = posix.listdir(folder)
+    except OSError:
+        return
+    for entry in entries:
+        if entry.startswith("oci-") and (why := trust.suspicion_of_all(f"{folder}/{entry}")):
+            raise Error(f"exec path {folder}: {entry}", why, hint)
 
 
 def find(name: str, search: Iterable[str]) -> str:

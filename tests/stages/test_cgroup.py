@@ -344,7 +344,7 @@ def test_parts_may_be_done_one_by_one(tmp_path):
 
 
 def as_nobody(tmp_path, resources, path, check) -> None:
-    os.chmod(tmp_path, 0o777)
+    os.chmod(tmp_path, 0o1777)
     for above in list(tmp_path.parents)[:3]:
         os.chmod(above, 0o755)
     apart(lambda: check(make_folder(tmp_path, resources, path)), user=True)

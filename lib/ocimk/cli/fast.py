@@ -201,13 +201,18 @@ def root_folder(settings: Values) -> str:
 
 
 def search_path(settings: Values) -> list[str]:
-    """The folders of --exec-path and $OCI_EXEC_PATH, absolute."""
+    """The folders of --exec-path and $OCI_EXEC_PATH, absolute. Raises Error for one in which others can write."""
     given = str(settings.get("exec-path", ""))
     inherited = posix.environ.get(b"OCI_EXEC_PATH", b"")
     if not given and not inherited:
         return []
     places = f"{given}:{inherited.decode('utf-8', 'surrogateescape')}".split(":")
-    return [paths.absolute(place) for place in places if place]
+    found = [paths.absolute(place) for place in places if place]
+    from .. import execpath
+
+    for place in found:
+        execpath.must_be_trusted(place)
+    return found
 
 
 def call(invocation: Invocation) -> int:

@@ -8,7 +8,7 @@ import posix
 from .. import jsonio
 from ..errors import Error
 from ..linux import path as paths
-from ..linux import process
+from ..linux import process, trust
 from . import ledger, names
 
 TYPE_CHECKING = False
@@ -23,7 +23,7 @@ _MAX_FILE = 64 * 1024 * 1024
 class Folder:
     """A container's folder, or a bundle looked at as one (then ``path`` is "" and nothing can be written)."""
 
-    __slots__ = ("_config", "_lock", "_state", "bundle", "fds", "id", "inprocess", "path", "search")
+    __slots__ = ("_config", "_lock", "_ours", "_state", "bundle", "fds", "id", "inprocess", "path", "search")
 
     def __init__(self, path: str, bundle: str = "") -> None:
         self.path = path
@@ -38,6 +38,7 @@ class Folder:
         self._config: dict[str, Any] | None = None
         self._state: dict[str, Any] | None = None
         self._lock = -1
+        self._ours = False
 
     # ---- opening and making -------------------------------------------------------------------------------------
 
@@ -85,6 +86,9 @@ class Folder:
         above = paths.dirname(self.path)
         try:
             paths.make_dirs(above, 0o700)
+            why = trust.suspicion_of_all(above, shared=True)
+            if why:
+                raise Error(f"container root {above}", why, "containers are kept where nobody else can write")
             posix.mkdir(self.path, 0o700)
         except FileExistsError:
             hint = "" if paths.exists(f"{self.path}/{names.STATE}") else "left over; delete --force removes it"
@@ -100,12 +104,23 @@ class Folder:
 
     # ---- files --------------------------------------------------------------------------------------------------
 
+    def must_be_ours(self) -> None:
+        """Raise Error for a folder that somebody else has prepared, or can: all that is in it would be believed.
+        Raises FileNotFoundError when there is none."""
+        if self._ours or not self.path:
+            return
+        why = trust.suspicion(self.path)
+        if why:
+            raise Error(f"container folder {self.path}", why, "it is used by who made it, nobody else may write")
+        self._ours = True
+
     def read(self, name: str) -> bytes:
         """The file's bytes. Raises FileNotFoundError. A descriptor handed along the chain under the file's name is
         read instead: in a user namespace the folder itself can no longer be entered."""
         fd = self.fds.get(name, -1)
         if fd >= 0:
             return read_all(fd, at=0)
+        self.must_be_ours()
         fd = posix.open(f"{self.path or self.bundle}/{name}", _READ if self.path else posix.O_RDONLY | posix.O_CLOEXEC)
         try:
             return read_all(fd)
@@ -220,6 +235,7 @@ class Folder:
         Raises Error when the container vanished meanwhile.
         """
         try:
+            self.must_be_ours()
             # Only who makes the folder makes the lock: one that is made while the folder vanishes would stay behind.
             flags = posix.O_RDWR | posix.O_CLOEXEC | (posix.O_CREAT if create else 0)
             fd = posix.open(f"{self.path}/{names.LOCK}", flags, 0o600)
@@ -273,6 +289,7 @@ class Folder:
         is still known for what it is."""
         last = (names.STATE, names.LEDGER, names.LOCK)
         try:
+            self.must_be_ours()
             found = posix.listdir(self.path)
         except FileNotFoundError:
             return
