@@ -320,8 +320,8 @@ def test_disabled_is_silent_about_mere_device_rules(tmp_path, capfd):
 def test_unknown_words(tmp_path):
     folder = make_folder(tmp_path)
 
-    with pytest.raises(Usage, match="--manager systemd: not supported yet .cgroupfs or disabled"):
-        stage.apply(folder, {"--manager": "systemd"}, [])
+    with pytest.raises(Usage, match="--manager launchd: no such cgroup manager .cgroupfs or systemd or disabled"):
+        stage.apply(folder, {"--manager": "launchd"}, [])
     with pytest.raises(Usage, match="unknown part everything"):
         stage.apply(folder, {}, ["everything"])
     with pytest.raises(Usage, match="true, false or auto"):

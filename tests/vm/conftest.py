@@ -22,6 +22,11 @@ class Groups(kit.Runtime):
     def files(self, name: str, *wanted: str) -> dict[str, str]:
         return {file: (self.group(name) / file).read_text().strip() for file in wanted}
 
+    @staticmethod
+    def group_path(name: str) -> list[str]:
+        """The cgroups that are called so."""
+        return kit.cgroups_of([name])
+
 
 def runtime(place: Path, *options: str) -> Iterator[Groups]:
     made = Groups(place, *options)
@@ -30,7 +35,7 @@ def runtime(place: Path, *options: str) -> Iterator[Groups]:
     assert not left, f"left behind: {left}"
 
 
-@pytest.fixture(params=["cgroupfs"])
+@pytest.fixture(params=["cgroupfs", "systemd"])
 def groups(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Groups]:
     yield from runtime(tmp_path, "--cgroup-manager", request.param)
 

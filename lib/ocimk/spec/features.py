@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 IMPLEMENTED = {
     "cgroup.v1": True,
     "cgroup.v2": True,
-    "cgroup.systemd": False,
-    "cgroup.systemdUser": False,
+    "cgroup.systemd": True,
+    "cgroup.systemdUser": True,
     "cgroup.rdma": True,
     "seccomp": True,
     "apparmor": True,

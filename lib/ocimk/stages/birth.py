@@ -33,7 +33,7 @@ _HANDED = (names.CONFIG, names.STATE, names.CGROUP, "seccomp.bpf", "seccomp.json
 class Order:
     """What is to be made and joined, worked out before the clone."""
 
-    __slots__ = ("cgroup_fd", "cgroup_ns", "flags", "joins", "offsets", "tasks")
+    __slots__ = ("apart", "cgroup_fd", "cgroup_ns", "flags", "joins", "offsets", "tasks")
 
     def __init__(self, folder: Folder) -> None:
         flags, joins = unshare.wanted(folder.config)
@@ -43,7 +43,7 @@ class Order:
         flags_read = posix.O_RDONLY | posix.O_CLOEXEC
         self.joins = [(kind, path, posix.open(path, flags_read)) for kind, path in _openable(joins)]
         self.offsets = (folder.config.get("linux") or {}).get("timeOffsets") or {}
-        self.cgroup_fd, self.tasks = _cgroups(folder)
+        self.cgroup_fd, self.tasks, self.apart = _cgroups(folder)
 
     @property
     def between(self) -> bool:
@@ -67,16 +67,22 @@ def _openable(joins: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return joins
 
 
-def _cgroups(folder: Folder) -> tuple[int, list[int]]:
-    """The directory for CLONE_INTO_CGROUP (-1: none) and the open ``tasks`` files of the v1 hierarchies."""
+def _cgroups(folder: Folder) -> tuple[int, list[int], bool]:
+    """The directory for CLONE_INTO_CGROUP (-1: none), the open ``tasks`` files of the v1 hierarchies, and whether
+    nobody but systemd may move the process."""
     try:
         folder.read(names.CGROUP)
     except FileNotFoundError:
-        return -1, []
+        return -1, [], False
     from . import cgroups
 
+    if (layout := cgroups.load(folder)).unit:
+        from .cgroups import systemd
+
+        if not systemd.reachable(layout):
+            return -1, [], True
     fd = cgroups.clone_fd(folder)
-    return fd, cgroups.join_fds(folder, cloned=fd >= 0)
+    return fd, cgroups.join_fds(folder, cloned=fd >= 0), False
 
 
 # ---- the host's side ------------------------------------------------------------------------------------------------
@@ -104,6 +110,10 @@ def start(folder: Folder, following: list[str]) -> Child:
         order.close()
     barrier.close(folder)
     try:
+        if order.apart:
+            from .cgroups import systemd
+
+            systemd.attach(folder, child.pid)
         _settle(folder, child)
     except BaseException:
         give_up(child)
@@ -270,12 +280,21 @@ def _serve(folder: Folder, child: Child) -> None:
 
                 delegate.move_below(folder, child.pid, sub)
             child.ready = True
+            dismiss_holder(folder)
             tighten(folder)
             runner.run(folder, ["oci-state", "apply", folder.path, "created"])
         elif not message:
             return _ended(child)
         else:
             sync.is_warning(message)
+
+
+def dismiss_holder(folder: Folder) -> None:
+    """End the process that has kept a scope of systemd's alive until now, if there is one."""
+    if any(kind == "holder" for _, kind, _ in folder.records("oci-cgroup")):
+        from .cgroups import holder
+
+        holder.dismiss(folder)
 
 
 def tighten(folder: Folder) -> None:

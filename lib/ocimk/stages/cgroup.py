@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NAME = "oci-cgroup"
 SUMMARY = "make the container's control groups and write its limits"
 OPTIONS = (
-    ("--manager", "NAME", "cgroupfs (default) or disabled"),
+    ("--manager", "NAME", "cgroupfs (default), systemd or disabled"),
     ("--rootless", "WHEN", "true, false or auto (default): whether lacking permission is no error"),
 )
 VALUES = "[create|limits|tight]..."
@@ -41,8 +41,7 @@ def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
     try:
         driver = DRIVERS[manager]
     except KeyError:
-        cause = "not supported yet" if manager == "systemd" else "no such cgroup manager"
-        raise Usage(f"--manager {manager}", cause, " or ".join(DRIVERS)) from None
+        raise Usage(f"--manager {manager}", "no such cgroup manager", " or ".join(DRIVERS)) from None
     try:
         driver(folder, options.get("--rootless", "auto"), parts)
     except Error:
@@ -66,6 +65,8 @@ def cgroupfs(folder: Folder, rootless: str, parts: tuple[str, ...]) -> None:
         layout = create(folder, wanted, rootless)
     else:
         layout = load(folder)
+        if layout.unit:
+            return systemd(folder, rootless, parts)
     # Without a cgroup there is nothing to tighten later: what cannot hold is told now.
     limits.apply(layout, wanted, limits.PARTS if layout.mode == "none" else parts)
     if "limits" in parts and layout.mode != "none":
@@ -105,6 +106,13 @@ def may_lack(rootless: str) -> bool:
     return posix.geteuid() != 0 or read_file("/proc/self/uid_map").split() != ["0", "0", "4294967295"]
 
 
+def systemd(folder: Folder, rootless: str, parts: tuple[str, ...]) -> None:
+    """The driver that has systemd make the cgroup. Raises Error."""
+    from .cgroups import systemd as asking
+
+    asking.apply(folder, may_lack(rootless), parts)
+
+
 def disabled(folder: Folder, rootless: str, parts: tuple[str, ...]) -> None:
     """The driver that makes nothing: the container lives in its caller's cgroup, as with crun and podman's
     ``--cgroups=disabled``. Limits cannot hold then, of which a warning tells."""
@@ -118,7 +126,7 @@ def disabled(folder: Folder, rootless: str, parts: tuple[str, ...]) -> None:
     save(folder, Layout("none", {}))
 
 
-DRIVERS: dict[str, Driver] = {"cgroupfs": cgroupfs, "disabled": disabled}
+DRIVERS: dict[str, Driver] = {"cgroupfs": cgroupfs, "systemd": systemd, "disabled": disabled}
 """How cgroups are made, by name. All share cgroup.json, the ledger and what is done with a living
 container."""
 
@@ -145,7 +153,12 @@ def explain(folder: Folder, options: dict[str, str], operands: list[str]) -> lis
     """The mkdir and echo commands that do the same. Raises Error for what apply would refuse as well."""
     from .cgroups import explain as explaining
 
-    return explaining.explain(folder, options.get("--manager", "cgroupfs"), chosen(operands))
+    manager = options.get("--manager", "cgroupfs")
+    if manager == "systemd":
+        from .cgroups import systemd as asking
+
+        return asking.explain(folder, chosen(operands), may_lack(options.get("--rootless", "auto")))
+    return explaining.explain(folder, manager, chosen(operands))
 
 
 def check(folder: Folder) -> list[str]:

@@ -30,13 +30,16 @@ _NEW_TASK_PAUSE = 0.005
 
 
 class Layout:
-    """What cgroup.json says: the host's mode, the directory per controller ("": the cgroup2)."""
+    """What cgroup.json says: the host's mode, the directory per controller ("": the cgroup2), and where systemd
+    made it, the unit and the manager's address."""
 
-    __slots__ = ("mode", "paths")
+    __slots__ = ("bus", "mode", "paths", "unit")
 
-    def __init__(self, mode: str, paths: dict[str, str]) -> None:
+    def __init__(self, mode: str, paths: dict[str, str], unit: str = "", bus: str = "") -> None:
         self.mode = mode
         self.paths = paths
+        self.unit = unit
+        self.bus = bus
 
     @property
     def v2(self) -> str:
@@ -58,12 +61,15 @@ def load(folder: Folder) -> Layout:
         found = jsonio.loads(folder.read(names.CGROUP), f"{folder.path}/{names.CGROUP}")
     except FileNotFoundError:
         raise Error(f"container {folder.id}", "has no cgroup.json", "oci-cgroup apply makes it") from None
-    return Layout(str(found["mode"]), dict(found["paths"]))
+    return Layout(str(found["mode"]), dict(found["paths"]), found.get("unit", ""), found.get("bus", ""))
 
 
 def save(folder: Folder, layout: Layout) -> None:
     """Write cgroup.json. Raises Error."""
-    folder.write(names.CGROUP, jsonio.dumps({"mode": layout.mode, "paths": layout.paths}).encode())
+    told: dict[str, object] = {"mode": layout.mode, "paths": layout.paths}
+    if layout.unit:
+        told |= {"unit": layout.unit, "bus": layout.bus}
+    folder.write(names.CGROUP, jsonio.dumps(told).encode())
 
 
 def below(path: str, sub: str) -> str:

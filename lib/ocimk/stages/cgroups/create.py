@@ -192,8 +192,12 @@ def make_v2(folder: Folder, path: str, mode: str, asked: frozenset[str]) -> None
     asked for. A level that has them already is not written to: switching on walks all processes below. What
     could not be switched on is told when a limit needs it.
     """
+    prepare_v2(path, mode, asked, make_one(folder, path, True))
+
+
+def prepare_v2(path: str, mode: str, asked: frozenset[str], made: bool) -> None:
+    """The same for a cgroup2 that is there, *made* by us just now. Raises Error."""
     top = cgroup.ROOT if mode == "v2" else cgroup.UNIFIED
-    made = make_one(folder, path, True)
     offered = cgroup.controllers(top) if mode == "v2" or asked else []
     wanted = [name for name in offered if mode == "v2" or name in asked]
     if wanted:

@@ -106,7 +106,10 @@ def check_paths(folder: Folder, layout: Layout) -> list[str]:
     found = []
     asked = places.wanted(folder.config)
     if asked.count(":") == 2 and not asked.startswith("/"):
+        from .bus import booted
+
         hint = f"{_SYSTEMD_FORM} is for the systemd cgroup manager; cgroupfs takes it as a directory's name"
+        hint += "" if booted() else "; no systemd is running here"
         found.append(f"{places.PROPERTY} {asked}: {hint}")
     if layout.mode == "none":
         return [

@@ -24,8 +24,15 @@ def remove(folder: Folder, seconds: float) -> None:
     noted = [(kind, path) for _, kind, path in reversed(folder.records(STAGE))]
     if not noted:
         return
+    by_systemd = any(kind not in (LEAF, PARENT) for kind, _ in noted)
+    if by_systemd:
+        from . import holder, systemd
+
+        holder.dismiss(folder)
     for path in [path for kind, path in noted if kind == LEAF]:
         remove_one(path, seconds)
+    if by_systemd:
+        systemd.stop(folder)
     for path in [path for kind, path in noted if kind == PARENT]:
         remove_parent(path)
     folder.remove("cgroup.json")

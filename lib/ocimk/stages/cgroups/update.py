@@ -47,17 +47,36 @@ def update(folder: Folder, given: Resources) -> None:
             f"linux.resources.{touched[0]}", "the container has no cgroup", "make it with one to limit it"
         )
     check_usage(layout, given)
-    work = limits.plan(layout, {name: new[name] for name in touched if name in new})
+    work = planned(layout, new, touched)
     before = snapshot(work)
     try:
+        tell_systemd(layout, work)
         for path, writes in work:
             plan.carry_out(path, writes)
     except Error:
         restore(before)
+        tell_systemd(layout, planned(layout, old, touched))
         raise
     if given.get("devices"):
         debug("linux.resources.devices: update leaves device rules as they are")
     folder.write(FILE, jsonio.dumps(new).encode("utf-8", "surrogateescape"))
+
+
+def planned(layout: Layout, resources: Resources, touched: list[str]) -> list[limits.Work]:
+    """The writes for the sections that are touched. Raises Error."""
+    if layout.unit:
+        from . import unit
+
+        resources = unit.rounded(resources)
+    return limits.plan(layout, {name: resources[name] for name in touched if name in resources})
+
+
+def tell_systemd(layout: Layout, work: list[limits.Work]) -> None:
+    """Where systemd has made the cgroup, let it know the same limits. Raises Error."""
+    if layout.unit:
+        from . import systemd
+
+        systemd.set_properties(layout, work)
 
 
 def current(folder: Folder) -> Resources:
