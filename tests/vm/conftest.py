@@ -6,14 +6,25 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import kit
 
 
+SECONDS = 180
+"""For one command, on a machine that may be translated by a busy one."""
+
+
 class Groups(kit.Runtime):
     """A runtime whose containers' cgroup2 can be looked into."""
+
+    def __call__(self, *words: object, **more: Any) -> kit.Result:
+        return super().__call__(*words, **{"timeout": SECONDS, **more})
+
+    def quiet(self, *words: object, **more: Any) -> kit.Result:
+        return super().quiet(*words, **{"timeout": SECONDS, **more})
 
     def group(self, name: str) -> Path:
         """The container's cgroup2 directory."""
@@ -23,15 +34,15 @@ class Groups(kit.Runtime):
         return {file: (self.group(name) / file).read_text().strip() for file in wanted}
 
     @staticmethod
-    def group_path(name: str) -> list[str]:
+    def group_path(*names: str) -> list[str]:
         """The cgroups that are called so."""
-        return kit.cgroups_of([name])
+        return kit.cgroups_of(names)
 
 
 def runtime(place: Path, *options: str) -> Iterator[Groups]:
     made = Groups(place, *options)
     yield made
-    left = made.clean()
+    left = made.clean() + made.group_path(*(f"oci-{name}.scope" for name in made.ids))
     assert not left, f"left behind: {left}"
 
 

@@ -41,7 +41,7 @@ def ann(request: pytest.FixtureRequest, home: Path) -> Iterator[Rootless]:
     made = Rootless(home, "--cgroup-manager", request.param)
     made.before = AS_ANN
     yield made
-    left = made.clean()
+    left = made.clean() + made.group_path(*(f"oci-{name}.scope" for name in made.ids))
     assert not left, f"left behind: {left}"
 
 
@@ -67,6 +67,8 @@ def test_the_user_s_systemd_makes_the_scope(ann: Rootless, bundle: kit.Bundle) -
     assert str(path) == f"/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/user.slice/oci-{name}.scope"
     assert ann.files(name, "pids.max", "memory.max") == {"pids.max": "25", "memory.max": str(32 << 20)}
     assert str(ann.pid(name)) in ann.files(name, "cgroup.procs")["cgroup.procs"].split()
+    entered = ann("exec", "--cgroup", "/", name, "cat", "/proc/self/cgroup").ok()
+    assert entered.lines == ["0::/"]
     ann("delete", "--force", name).ok()
     assert not path.exists()
 

@@ -76,11 +76,8 @@ def _cgroups(folder: Folder) -> tuple[int, list[int], bool]:
         return -1, [], False
     from . import cgroups
 
-    if (layout := cgroups.load(folder)).unit:
-        from .cgroups import systemd
-
-        if not systemd.reachable(layout):
-            return -1, [], True
+    if cgroups.apart(folder):
+        return -1, [], True
     fd = cgroups.clone_fd(folder)
     return fd, cgroups.join_fds(folder, cloned=fd >= 0), False
 

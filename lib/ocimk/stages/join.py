@@ -30,7 +30,7 @@ from .child import Child, receive
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from .join_plan import Target
 
@@ -64,9 +64,10 @@ class _Attempt:
         self.child = child
         self.helpers: list[int] = []
         self.said: set[str] = set()
-        sub = wanted.sub or cgroups.beside_init(folder, target.pid)
-        self.cgroup = cgroups.clone_fd(folder, sub) if born_there else -1
-        self.tasks = cgroups.join_files(folder, sub, cloned=self.cgroup >= 0)
+        self.sub = sub = wanted.sub or cgroups.beside_init(folder, target.pid)
+        self.apart = cgroups.apart(folder)
+        self.cgroup = cgroups.clone_fd(folder, sub) if born_there and not self.apart else -1
+        self.tasks = [] if self.apart else cgroups.join_files(folder, sub, cloned=self.cgroup >= 0)
         if (folder.config.get("linux") or {}).get("intelRdt") is not None:
             from . import resctrl
 
@@ -86,13 +87,33 @@ class _Attempt:
             for fd in [*given, *[fd for _, fd in self.tasks]]:
                 if fd >= 0:
                     posix.set_inheritable(fd, True)
-            self.helpers.append(_spawn(code, self.folder.id, self.wanted.console))
+            spawn = self.spawn_by_systemd if self.apart else _spawn
+            self.helpers.append(spawn(code, self.folder.id, self.wanted.console))
             posix.close(code)
         finally:
             theirs.close()
             for fd in [self.cgroup, *[fd for _, fd in self.tasks]]:
                 if fd >= 0:
                     posix.close(fd)
+
+    def spawn_by_systemd(self, code: int, name: str, console: int) -> int:
+        """As _spawn, but it waits until systemd has moved it into the container's cgroup, as we may not."""
+        from .cgroups import systemd
+
+        sub = cgroups.places(cgroups.load(self.folder), self.sub)[""]
+        read, write = posix.pipe()
+        pid = posix.fork()
+        if pid == 0:
+            _become(code, name, console, read)
+        posix.close(read)
+        self.helpers.append(pid)
+        try:
+            systemd.attach(self.folder, pid, sub)
+            posix.write(write, b"1")
+        finally:
+            posix.close(write)
+        self.helpers.pop()
+        return pid
 
     def follow(self, wait: Callable[[int], None] | None) -> Error | None:
         """Take in what it reports until it is the program; returns what it failed of."""
@@ -200,6 +221,19 @@ def _spawn(code: int, name: str, console: int) -> int:
         return posix.posix_spawn(path, ["oci-exec", name], {}, file_actions=streams, setsigdef=defaults)
     except OSError as problem:
         raise Error("start the image", problem, "does /proc/sys/vm/memfd_noexec forbid it?") from None
+
+
+def _become(code: int, name: str, console: int, read: int) -> NoReturn:
+    """Execute the image in this process, once it is told to. Never returns."""
+    try:
+        if posix.read(read, 1):
+            for fd in (0, 1, 2) if console >= 0 else ():
+                posix.dup2(console, fd)
+            for number in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}:
+                _signal.signal(number, _signal.SIG_DFL)
+            posix.execve(code, ["oci-exec", name], {})
+    finally:
+        posix._exit(127)
 
 
 def _problem(message: str) -> Error | None:

@@ -107,6 +107,16 @@ def beside_init(folder: Folder, pid: int) -> dict[str, str]:
     return {"": there.removeprefix(f"{top}/")} if there.startswith(f"{top}/") else {}
 
 
+def apart(folder: Folder) -> bool:
+    """Whether nobody but systemd may move processes from our cgroup into the container's. Raises Error."""
+    layout = load(folder)
+    if not layout.unit:
+        return False
+    from . import systemd
+
+    return not systemd.reachable(layout)
+
+
 def clone_fd(folder: Folder, sub: dict[str, str] | None = None) -> int:
     """The cgroup2 directory opened for CLONE_INTO_CGROUP (v2 and hybrid), else -1. Raises Error.
 

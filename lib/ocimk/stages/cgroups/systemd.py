@@ -191,12 +191,13 @@ def reachable(layout: Layout) -> bool:
     return posix.access(f"{common}/cgroup.procs", posix.W_OK)
 
 
-def attach(folder: Folder, pid: int) -> None:
-    """Have systemd move a process into the container's unit. Raises Error."""
+def attach(folder: Folder, pid: int, path: str = "") -> None:
+    """Have systemd move a process into the container's cgroup, or the one at *path* below it. Raises Error."""
     layout = load(folder)
+    below = path.removeprefix(layout.v2)
     with bus.connect([layout.bus]) as manager:
         try:
-            manager.call("AttachProcessesToUnit", "ssau", (layout.unit, "", [pid]))
+            manager.call("AttachProcessesToUnit", "ssau", (layout.unit, below, [pid]))
         except bus.Refused as problem:
             raise Error(f"move process {pid} into unit {layout.unit}", problem.cause) from None
 
