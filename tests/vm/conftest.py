@@ -12,7 +12,6 @@ import pytest
 
 import kit
 
-
 SECONDS = 180
 """For one command, on a machine that may be translated by a busy one."""
 
