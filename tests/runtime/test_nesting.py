@@ -271,7 +271,7 @@ def test_a_user_without_a_cgroup_of_his_own(rootless: Runtime, bundle: Bundle) -
     assert "no cgroup" in told
     del bundle.linux["resources"]["pids"]
     name = rootless.detached(bundle.args("sleep", "1000"))
-    for words in (("ps",), ("pause",), ("update", "--pids-limit", "5"), ("events", "--stats")):
+    for words in (("ps",), ("pause",), ("update", "--pids-limit", "5"), ("events", "--stats"), ("events",)):
         rootless(*words, name).refused("no")
     rootless("kill", "--all", name, "KILL").ok()
     rootless.wait_stopped(name)

@@ -49,7 +49,10 @@ def main(invocation: Invocation) -> int:
 
 def follow(folder: Folder, interval: float) -> None:
     """Tell until the end. Raises Error; BrokenPipeError when nobody reads any more."""
-    notices = Notices(cgroups.load(folder))
+    layout = cgroups.load(folder)
+    if layout.mode == "none":
+        measured(folder)  # says that there is nothing to measure
+    notices = Notices(layout)
     notices.beside(1)
     due = time.monotonic() + interval
     try:

@@ -10,6 +10,7 @@ from ..container import sync
 from ..container.folder import Folder
 from ..container.trace import Span
 from ..errors import Error
+from ..linux import prctl
 from . import contract
 
 
@@ -52,7 +53,7 @@ def _spawn(folder: Folder, argv: list[str]) -> None:
             folder.fds.pop("trace", None)  # its line is ours to write; only a chain goes on where we cannot see it
         for fd in folder.fds.values():
             posix.set_inheritable(fd, True)
-        pid = posix.posix_spawn(program, argv, contract.environment(folder))
+        pid = _start(program, argv, contract.environment(folder), theirs.fileno())
         theirs.close()
         told = sync.receive_answer(ours.fileno())
         status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
@@ -62,6 +63,24 @@ def _spawn(folder: Folder, argv: list[str]) -> None:
             posix.set_inheritable(fd, False)
         ours.close()
     _judge(argv[0], status, told)
+
+
+def _start(program: str, argv: list[str], environment: dict[bytes, bytes], sync_fd: int) -> int:
+    """The pid of a new process that becomes the program, and dies when we do: whoever cleans up after a dispatcher that
+    was killed must not find a stage still at work. See PR_SET_PDEATHSIG in prctl(2); what it starts itself lives on.
+    """
+    ours = posix.getpid()
+    pid = posix.fork()
+    if pid:
+        return pid
+    try:
+        prctl.prctl(prctl.SET_PDEATHSIG, _signal.SIGKILL)
+        if posix.getppid() == ours:
+            posix.execve(program, argv, environment)
+    except OSError as problem:
+        sync.send_error(sync_fd, Error(f"execute {program}", problem))
+    finally:
+        posix._exit(126)
 
 
 def _judge(name: str, status: int, told: str) -> None:
