@@ -92,7 +92,7 @@ soak: test-packages venv native ## 1,000 containers one after the other and 200 
 	$(BIN)/python tests/bench/soak.py $(SOAK)
 
 check-podman: test-packages venv native ## run containers with podman on top of this tree
-	$(BIN)/python -m pytest tests/clients/test_podman.py $(PYTEST)
+	OCIMK_CLIENT=podman $(BIN)/python -m pytest tests/clients/test_podman.py tests/clients/test_podman_more.py $(PYTEST)
 
 # $(call client,NAME,PACKAGES): the tests of a client that make test leaves alone.
 define client
