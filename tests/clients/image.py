@@ -91,9 +91,9 @@ def on_terminal(argv: list[str], typed: bytes = b"", until: bytes = b"", seconds
 
 
 def traces(cgroups_of: str, ids: str) -> dict[str, set[str]]:
-    """What containers could leave behind on the host: mounts, cgroups below one that the pattern matches, and waiting
-    images of containers whose ID the regular expression matches."""
-    mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    """What containers could leave behind on the host: mounts in the tests' folders, cgroups below one that the pattern
+    matches, and waiting images of containers whose ID the regular expression matches."""
+    mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if "/pytest-" in line}
     cgroups = {str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{cgroups_of}") if path.is_dir()}
     waiting = set()
     for told in Path("/proc").glob("[0-9]*/cmdline"):
