@@ -93,10 +93,9 @@ def test_the_stages_are_all_there() -> None:
 
 
 def test_supported_commands_are_those_of_the_table() -> None:
-    have, _, lack = section("What is supported").partition("Not yet:")
+    have = section("What is supported").partition("Not yet:")[0]
 
     assert listed("Commands:", have) == list(table.COMMANDS)
-    assert not set(listed("Commands:", lack)) & set(table.COMMANDS)
 
 
 def test_properties_that_are_refused_are_named() -> None:

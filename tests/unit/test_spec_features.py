@@ -50,7 +50,7 @@ def test_seccomp_comes_from_its_tables():
 def test_what_the_host_does_not_say_is_left_out():
     found = features.features({})
     assert "supportedFlags" not in found["linux"]["seccomp"]
-    assert found["annotations"] == {}
+    assert found["annotations"] == {"org.opencontainers.runc.checkpoint.enabled": "true"}
     assert features.features({"supportedFlags": []})["linux"]["seccomp"]["supportedFlags"] == []
     assert features.features({"archs": ["SCMP_ARCH_X86_64"]})["linux"]["seccomp"]["archs"] == [
         "SCMP_ARCH_X86_64"
@@ -61,6 +61,7 @@ def test_the_annotations_that_callers_look_for():
     assert features.features(HOST)["annotations"] == {
         "io.github.seccomp.libseccomp.version": "2.5.4",
         "org.ocimk.version": "0.1.0",
+        "org.opencontainers.runc.checkpoint.enabled": "true",
     }
 
 

@@ -30,7 +30,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ocim
 SOURCES = (*Path("/etc/apt").glob("sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.sources")))
 PACKAGES = (
     "linux-image-cloud-amd64 systemd-sysv udev dbus dbus-user-session libpam-systemd openssh-server kmod procps iproute2 "
-    "util-linux python3 libseccomp2 libcap2 busybox-static apparmor uidmap runc crun strace"
+    "util-linux python3 libseccomp2 libcap2 busybox-static apparmor uidmap runc crun strace criu iptables"
 ).split()
 KERNEL_WORDS = "root=/dev/vda rw console=ttyS0 loglevel=6 panic=-1 net.ifnames=0 mitigations=off security=apparmor hugepages=16"
 """hugepages: something for the hugetlb controller to count."""

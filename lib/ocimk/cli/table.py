@@ -68,6 +68,19 @@ _MAKE: tuple[Option, ...] = (
     _BREAK,
 )
 
+_CRIU: tuple[Option, ...] = (
+    ("image-path", "", TEXT, "DIR", "the folder of the images (default: checkpoint)"),
+    ("work-path", "", TEXT, "DIR", "the folder of criu's log and working files (default: that of the images)"),
+    ("tcp-established", "", FLAG, "", "allow open TCP connections"),
+    ("ext-unix-sk", "", FLAG, "", "allow Unix sockets that lead outside"),
+    ("shell-job", "", FLAG, "", "allow a terminal that is the caller's"),
+    ("file-locks", "", FLAG, "", "allow file locks"),
+    ("manage-cgroups-mode", "", CHOICE, "soft|full|strict|ignore", "what criu does with cgroups (default: soft)"),
+    ("empty-ns", "", LIST, "network", "make the namespace, but leave what is in it"),
+    ("auto-dedup", "", FLAG, "", "drop pages from parent images that are written anew"),
+    ("lazy-pages", "", FLAG, "", "fetch memory on demand"),
+)
+
 COMMANDS: dict[str, Command] = {
     "create": (
         "ocimk.runtime.create:main",
@@ -176,6 +189,39 @@ COMMANDS: dict[str, Command] = {
             ("mem-bw-schema", "", TEXT, "LINE", "share of memory bandwidth (resctrl)"),
         ),
         "give a living container other limits",
+    ),
+    "checkpoint": (
+        "ocimk.runtime.checkpoint:main",
+        *("ID", 1, 1, 0),
+        (
+            *_CRIU,
+            ("parent-path", "", TEXT, "DIR", "an earlier pre-dump, relative to the images"),
+            ("leave-running", "", FLAG, "", "let the container go on"),
+            ("tcp-skip-in-flight", "", FLAG, "", "skip TCP connections that are being made"),
+            ("link-remap", "", FLAG, "", "allow files whose last name was removed"),
+            ("status-fd", "", INT, "N", "write a zero byte to this descriptor once lazy pages can be fetched"),
+            ("page-server", "", TEXT, "ADDRESS:PORT", "send memory to a page server"),
+            ("pre-dump", "", FLAG, "", "write memory only, and let the container go on"),
+            ("network-lock", "", CHOICE, "iptables|nftables|skip", "how TCP is held meanwhile (as crun has it)"),
+        ),
+        "write the processes of a container to files, by criu",
+    ),
+    "restore": (
+        "ocimk.runtime.restore:main",
+        *("ID", 1, 1, 0),
+        (
+            *_CRIU,
+            _BUNDLE,
+            _CONSOLE,
+            _DETACH,
+            _PID_FILE,
+            _SUBREAPER,
+            ("no-pivot", "", FLAG, "", "for callers that give it; criu changes the root in its own way"),
+            ("lsm-profile", "", TEXT, "TYPE:NAME", "another security profile than before"),
+            ("lsm-mount-context", "", TEXT, "CONTEXT", "another mount label than before"),
+            ("tcp-close", "", FLAG, "", "close TCP connections that were open (as crun has it)"),
+        ),
+        "make a container of files that checkpoint has written",
     ),
     "spec": (
         "ocimk.runtime.spec:main",

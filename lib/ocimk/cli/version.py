@@ -41,14 +41,17 @@ def commit() -> str:
     if noted:
         return noted
     git = paths.clean(f"{_PACKAGE}/../../.git")
+    if _read(git).startswith("gitdir: "):
+        git = _read(git)[8:]  # a second working tree, see git-worktree(1)
     head = _read(f"{git}/HEAD")
     if not head.startswith("ref: "):
         return head
     reference = head[5:]
-    loose = _read(f"{git}/{reference}")
+    shared = paths.join(git, _read(f"{git}/commondir") or ".")
+    loose = _read(f"{shared}/{reference}")
     if loose:
         return loose
-    packed = [line.split() for line in _read(f"{git}/packed-refs").splitlines()]
+    packed = [line.split() for line in _read(f"{shared}/packed-refs").splitlines()]
     return next((words[0] for words in packed if len(words) == 2 and words[1] == reference), "")
 
 

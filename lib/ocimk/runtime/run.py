@@ -30,11 +30,11 @@ def main(invocation: Invocation) -> int:
         if detached:
             starting.start_and_wait(folder) if b"NOTIFY_SOCKET" in posix.environ else starting.start(folder)
     except BaseException:
-        _discard(folder)
+        discard(folder)
         raise
     folder.release()
     if not detached and not invocation.flag("keep"):
-        _delete(folder)
+        delete_it(folder)
     return status
 
 
@@ -53,10 +53,10 @@ def _stay(folder: Folder, child: Child) -> int:
         return screen.stay()
 
 
-def _discard(folder: Folder) -> None:
+def discard(folder: Folder) -> None:
     """Leave nothing of a container that could not be started, or that we can no longer follow."""
     try:
-        _delete(folder)
+        delete_it(folder)
     except Error as problem:
         warn(f"while undoing: {problem}; delete --force {folder.id} tries again")
 
@@ -69,7 +69,7 @@ def _there(folder: Folder) -> bool:
     return True
 
 
-def _delete(folder: Folder) -> None:
+def delete_it(folder: Folder) -> None:
     """Delete, unless somebody else has already done so."""
     if not _there(folder):
         return

@@ -28,7 +28,7 @@ IMPLEMENTED = {
     "memoryPolicy": True,
     "idmap": True,
     "netDevices": True,
-    "checkpoint": False,
+    "checkpoint": True,
 }
 """Whoever makes a thing work says True here, and deletes its row in ocimk.spec.supported."""
 
