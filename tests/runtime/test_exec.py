@@ -348,6 +348,12 @@ def test_the_session_keyring_is_the_containers(oci_called: Runtime, bundle: Bund
     assert own.split()[0] == first.split()[0]
 
 
+def test_without_a_session_keyring_of_its_own(oci_called: Runtime, bundle: Bundle) -> None:
+    bundle.linux["maskedPaths"] = []
+    name = oci_called.create(bundle.args("sleep", "1000"), "--no-new-keyring")
+    assert f"_ses.{name}" not in oci_called("exec", name, "cat", "/proc/keys").ok().out
+
+
 # ---- descriptors, sockets, files -------------------------------------------------------------------------------------
 
 

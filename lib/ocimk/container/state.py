@@ -11,6 +11,7 @@ Members of state.json besides the specification's: rootfs, created (RFC 3339), o
     pidNamespace  new, joined or host: whether the end of the first process ends all others
     freezer       the file that tells whether the cgroup is frozen, or ""
     creator       [pid, start time] of the process that sees the creation through
+    callersKeyring  true when it was made with --no-new-keyring
     times         when each status was reached, by status (RFC 3339)
     exit          how the first process ended, when that is known: {"exitStatus": N} or {"signal": N}
 """

@@ -74,6 +74,9 @@ def _planned(folder: Folder, bundle: str, invocation: Invocation) -> plan.Create
 def _carry_out(folder: Folder, planned: plan.CreatePlan, invocation: Invocation, detached: bool) -> Child:
     terminal = bool((folder.config.get("process") or {}).get("terminal"))
     check_console(terminal, invocation.text("console-socket"), detached)
+    if invocation.flag("no-new-keyring"):
+        # exec must know it, too.
+        folder.commit(ocimk={**folder.state["ocimk"], "callersKeyring": True})
     for line in planned.host[1:]:
         runner.run(folder, line)
     if folder.inprocess and not _overridden(folder):
