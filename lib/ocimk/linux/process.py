@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal
 import posix
 import select
 
@@ -80,3 +81,10 @@ def boot_id() -> str:
         return posix.read(fd, 64).decode().strip()
     finally:
         posix.close(fd)
+
+
+def collectable_children() -> None:
+    """See to it that ended children wait to be collected: with SIGCHLD ignored, which a caller may hand on to us, they
+    vanish and their exit status with them. See sigaction(2)."""
+    if _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN:
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)

@@ -97,7 +97,7 @@ def start(folder: Folder, following: list[str]) -> Child:
 
         hooks.output_files(folder)
     order = Order(folder)
-    runner.collectable_children()
+    process.collectable_children()
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     child = Child(ours)
     try:

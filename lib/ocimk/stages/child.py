@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import _socket
 import posix
-from _struct import pack, unpack
 
-from ..container import sync
 from ..errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
 
 
 class Child:
@@ -15,8 +16,11 @@ class Child:
 
     __slots__ = ("console", "pid", "pidfd", "ready", "started", "status", "sync")
 
+    sync: _socket.socket
+
     def __init__(self, sync_socket: _socket.socket | None = None) -> None:
-        self.sync = sync_socket or _socket.socket()
+        if sync_socket is not None:
+            self.sync = sync_socket
         self.pid = 0
         self.pidfd = -1
         self.started = 0
@@ -27,6 +31,11 @@ class Child:
 
 def receive(child: Child) -> str:
     """The next message; a descriptor that comes with it is the terminal's master."""
+    import _socket
+    from _struct import unpack
+
+    from ..container import sync
+
     data, ancillary, _, _ = child.sync.recvmsg(sync.LIMIT, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
     for level, kind, payload in ancillary:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
@@ -43,6 +52,8 @@ def hand_over_console(child: Child, path: str) -> None:
 
 def connect(path: str, name: str) -> _socket.socket:
     """A connection to the socket at *path*, to send *name* there. Raises Error."""
+    import _socket
+
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         sock.connect(path)
@@ -54,6 +65,9 @@ def connect(path: str, name: str) -> _socket.socket:
 
 def send(sock: _socket.socket, fd: int, name: str) -> None:
     """Send one message, a name and one descriptor, and close the connection. Raises Error."""
+    import _socket
+    from _struct import pack
+
     try:
         sock.sendmsg([name.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("=i", fd))])
     except OSError as problem:

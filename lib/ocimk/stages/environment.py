@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posix
 
-from ..linux.mount import of_descriptor
 from ..linux.openat2 import O_PATH, Held, find
 
 TYPE_CHECKING = False
@@ -48,7 +47,7 @@ def _passwd(root: int) -> bytes:
             # Opened for reading only once it is known to be a plain file: opening a device or a FIFO can do harm.
             if posix.fstat(found).st_mode & 0o170000 != 0o100000:
                 return b""
-            with Held(posix.open(of_descriptor(found), posix.O_RDONLY | posix.O_CLOEXEC)) as fd:
+            with Held(posix.open(b"/proc/self/fd/%d" % found, posix.O_RDONLY | posix.O_CLOEXEC)) as fd:
                 return posix.read(fd, _LIMIT)
     except OSError:
         return b""

@@ -11,7 +11,6 @@ import time
 from .. import errors
 from ..errors import Error
 from ..linux import process
-from . import runner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def carry_out(hook: dict[str, Any], told: bytes, cwd: str, inherit: bool, files:
     inherit  whether a hook without env gets our environment (the runtime's side), else an empty one
     Raises Error when it cannot be run, fails, is killed, or takes longer than its timeout.
     """
-    runner.collectable_children()
+    process.collectable_children()
     started = time.monotonic()
     feed, pump = posix.pipe2(posix.O_CLOEXEC)
     out, output = posix.pipe2(posix.O_CLOEXEC)

@@ -1,6 +1,6 @@
 """Starting a process in a running container and following it until it has become the program. See join_plan.py.
 
-What it reports, one packet each, on a socket pair whose other end is closed when the program is executed:
+What it reports, one packet each, through a pipe whose other end is closed when the program is executed:
 
     via NUMBER     the process goes on as this child, which is in the cgroup
     in             that child lives
@@ -15,7 +15,6 @@ Nothing is left of it when we are killed: before "ready" it ends of SIGPIPE, sin
 from __future__ import annotations
 
 import _signal
-import _socket
 import posix
 import time
 
@@ -24,17 +23,19 @@ from ..container.folder import Folder
 from ..errors import Error
 from ..linux import process
 from ..native import image
-from . import cgroups, environment, join_plan, runner
-from .child import Child, receive
+from . import cgroups, environment, join_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
+    from .child import Child
     from .join_plan import Target
 
 _ENDING_SECONDS = 2.0
+_PACKETS = posix.O_CLOEXEC | getattr(posix, "O_DIRECT", 0)
+"""How a pipe is made that keeps apart what is written to it; see pipe(2)."""
 
 
 class Wanted:
@@ -62,6 +63,10 @@ class _Attempt:
         self.target = target
         self.wanted = wanted
         self.child = child
+        self.report = -1
+        """Where we hear of it."""
+        self.answer = -1
+        """Where it hears of its id, when an agent is to be told of that."""
         self.helpers: list[int] = []
         self.said: set[str] = set()
         self.sub = sub = wanted.sub or cgroups.beside_init(folder, target.pid)
@@ -75,24 +80,24 @@ class _Attempt:
 
     def spawn(self, words: list[str]) -> None:
         """Start the image. Raises Error."""
-        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        self.child.sync = ours
-        report = theirs.fileno()
+        self.report, report = posix.pipe2(_PACKETS)
+        agent = self.folder.fds.get("seccomp", -1)
+        told, self.answer = posix.pipe2(posix.O_CLOEXEC) if agent >= 0 else (-1, -1)
+        passing = [report, told, self.cgroup, *[fd for _, fd in self.tasks]]
         try:
-            entrance = join_plan.Entrance(self.folder, self.wanted.kept, self.wanted.process, self.target, report)
+            entrance = join_plan.Entrance(self.folder, self.wanted.kept, self.wanted.process, self.target)
+            entrance.report, entrance.told = report, told
             entrance.outside(self.tasks, self.cgroup)
             entrance.inside(words)
             code = image.seal(image.load(), entrance.plan.memory(report), "oci-exec")
-            given = [report, self.cgroup, self.target.pidfd, self.target.root, self.folder.fds.get("seccomp", -1)]
-            for fd in [*given, *[fd for _, fd in self.tasks]]:
+            for fd in [*passing, agent, self.target.pidfd, self.target.root]:
                 if fd >= 0:
                     posix.set_inheritable(fd, True)
             spawn = self.spawn_by_systemd if self.apart else _spawn
             self.helpers.append(spawn(code, self.folder.id, self.wanted.console))
             posix.close(code)
         finally:
-            theirs.close()
-            for fd in [self.cgroup, *[fd for _, fd in self.tasks]]:
+            for fd in passing:
                 if fd >= 0:
                     posix.close(fd)
 
@@ -117,14 +122,10 @@ class _Attempt:
 
     def follow(self, wait: Callable[[int], None] | None) -> Error | None:
         """Take in what it reports until it is the program; returns what it failed of."""
-        fd = self.child.sync.fileno()
         while True:
             if wait is not None:
-                wait(fd)
-            try:
-                message = receive(self.child)
-            except ConnectionResetError:
-                message = ""
+                wait(self.report)
+            message = sync.receive(self.report)
             if not message:
                 return None if self.child.ready else self._ended()
             problem = _problem(message)
@@ -139,10 +140,16 @@ class _Attempt:
         elif message.startswith(join_plan.PID):
             self.child.pid = int(message[len(join_plan.PID) :])
             self.child.pidfd = process.pidfd_open(self.child.pid)
-            if "seccomp" in self.folder.fds:
-                sync.send(self.child.sync.fileno(), f"{self.child.pid:>10}")
+            if self.answer >= 0:
+                self._tell_id()
         elif message == join_plan.READY:
             self.child.ready = True
+
+    def _tell_id(self) -> None:
+        try:
+            sync.send(self.answer, f"{self.child.pid:>10}")
+        except BrokenPipeError:
+            pass  # it has ended, as we shall hear
 
     def _ended(self) -> Error:
         """It ended without a word."""
@@ -157,9 +164,16 @@ class _Attempt:
 
     def collect(self) -> None:
         """Reap those that were only on the way."""
+        self._close()
         for pid in self.helpers:
             _collect(pid)
         self.helpers.clear()
+
+    def _close(self) -> None:
+        for fd in (self.report, self.answer):
+            if fd >= 0:
+                posix.close(fd)
+        self.report = self.answer = -1
 
     def give_up(self) -> None:
         """End all of it. One that a cgroup of v1 has frozen dies when it is thawed: we do not wait for that."""
@@ -169,7 +183,7 @@ class _Attempt:
                 posix.kill(pid, _signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        self.child.sync.close()
+        self._close()
         end = time.monotonic() + _ENDING_SECONDS
         while pids and time.monotonic() < end:
             pids = [pid for pid in pids if not _ended(pid)]
@@ -186,7 +200,7 @@ def start(
 
     Sets child.pid, child.pidfd. Raises Error; then nothing is left of it.
     """
-    runner.collectable_children()
+    process.collectable_children()
     if ((folder.config.get("linux") or {}).get("seccomp") or {}).get("listenerPath"):
         from . import seccomp_notify
 

@@ -100,11 +100,13 @@ def _read(path: str) -> str:
 class Entrance(process_plan.Builder):
     """Collects the steps of one process that enters."""
 
-    def __init__(self, folder: Folder, kept: int, process: dict[str, Any], target: Target, report: int) -> None:
+    def __init__(self, folder: Folder, kept: int, process: dict[str, Any], target: Target) -> None:
         super().__init__(folder, kept, process)
         self.target = target
-        self.report = report
+        self.report = -1
         """The descriptor by which it tells us how far it has come."""
+        self.told = -1
+        """The one by which it hears of its id, for an agent (linux.seccomp.listenerPath); else -1."""
         self.setgroups = f"/proc/{target.pid}/setgroups"
         if target.user_namespace:
             last = capability.last_capability()
@@ -139,7 +141,7 @@ class Entrance(process_plan.Builder):
             self.plan.divide("join the cgroup by clone", namespaces.CLONE_PARENT, cgroup, VIA, IN)
         self._affinity(affinity, "final")
         self._enter()
-        self._close_all_but([self.report, self.folder.fds.get("seccomp", -1)])
+        self._close_all_but([self.report, self.told, self.folder.fds.get("seccomp", -1)])
         self.plan.divide("enter the container: clone", namespaces.CLONE_PARENT, -1, PID, BORN)
 
     def _affinity(self, affinity: dict[str, str], which: str) -> None:
@@ -210,8 +212,8 @@ class Entrance(process_plan.Builder):
             uid = int((self.process.get("user") or {}).get("uid") or 0)
             self.call("process.terminal: make it the controlling terminal", "ioctl", 0, _TIOCSCTTY, 0)
             self.call(f"process.terminal: give it to uid {uid}", "fchown", 0, uid, _ALL)
-        if "seccomp" in self.folder.fds:
-            self.pid_told = self.call("learn the process's id", "read", self.report, 0, 0)
+        if self.told >= 0:
+            self.pid_told = self.call("learn the process's id", "read", self.told, 0, 0)
         self.attributes()
         early, _ = self.directory()
         if not self.process.get("noNewPrivileges"):

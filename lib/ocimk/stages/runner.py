@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _signal
 import _socket
 import posix
 
@@ -10,7 +9,7 @@ from ..container import sync
 from ..container.folder import Folder
 from ..container.trace import Span
 from ..errors import Error
-from ..linux import prctl
+from ..linux import prctl, process
 from . import contract
 
 
@@ -34,17 +33,10 @@ def _call(folder: Folder, argv: list[str]) -> None:
         raise
 
 
-def collectable_children() -> None:
-    """See to it that ended children wait to be collected: with SIGCHLD ignored, which a caller may hand on to us, they
-    vanish and their exit status with them. See sigaction(2)."""
-    if _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN:
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-
-
 def _spawn(folder: Folder, argv: list[str]) -> None:
     """Execute the stage; what it has to complain about reaches us over a socket pair, not over standard error."""
     program = contract.locate(argv[0], folder.search)
-    collectable_children()
+    process.collectable_children()
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     before = folder.fds
     try:
