@@ -73,7 +73,9 @@ def of_podman(cmdline: Path) -> bool:
 def traces() -> dict[str, set[str]]:
     """What a container could leave behind on the host."""
     mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    cgroups = {str(path) for path in Path("/sys/fs/cgroup").glob("*/**/libpod-*")}
+    # os.walk passes over what vanishes meanwhile: others have cgroups too.
+    walked = ((place, name) for place, names, _ in os.walk("/sys/fs/cgroup") for name in names)
+    cgroups = {f"{place}/{name}" for place, name in walked if name.startswith("libpod-")}
     processes = {status.parent.name for status in Path("/proc").glob("[0-9]*/cmdline") if of_podman(status)}
     folders = {str(path) for path in Path("/run/oci").glob("[!.]*")}
     return {"mounts": mounts, "cgroups": cgroups, "processes": processes, "folders": folders}
@@ -210,3 +212,71 @@ def test_a_terminal(podman: Podman) -> None:
 
     assert "terminal" in done.stdout
     assert "/dev/pts/0" in done.stdout or "/dev/console" in done.stdout
+
+
+# ---- exec ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long(podman: Podman) -> Iterator[str]:
+    """A container that stays."""
+    words = ("--detach", "--name", "stays", "--network", "none", "--init=false")
+    done = podman("run", *words, *LOW, "bb", "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
+    assert done.returncode == 0, done.stderr
+    yield "stays"
+    podman("rm", "--force", "--time", "0", "stays")
+
+
+def test_exec(podman: Podman, long: str) -> None:
+    words = ("--user", "user", "--env", "COLOUR=blue", "--workdir", "/data")
+    done = podman("exec", *words, long, "sh", "-c", "id -u; echo $COLOUR; pwd; echo err >&2; exit 7")
+
+    assert done.stdout.split() == ["1000", "blue", "/data"], done.stderr
+    assert (done.stderr, done.returncode) == ("err\n", 7)
+
+
+def test_exec_with_input(podman: Podman, long: str) -> None:
+    done = podman("exec", "-i", long, "cat", input="one\ntwo\n")
+
+    assert (done.stdout, done.returncode) == ("one\ntwo\n", 0), done.stderr
+
+
+def test_what_exec_cannot_run(podman: Podman, long: str) -> None:
+    missing, forbidden = podman("exec", long, "nope"), podman("exec", long, "/etc/passwd")
+
+    assert (missing.returncode, forbidden.returncode) == (127, 126), missing.stderr + forbidden.stderr
+    assert 'exec: "nope": executable file not found in $PATH' in missing.stderr
+
+
+def test_exec_is_confined_as_the_container_is(podman: Podman, long: str) -> None:
+    script = "busybox grep -E '^(CapEff|Seccomp|CapInh):' /proc/self/status; busybox unshare -m true || echo forbidden"
+    first = podman("exec", long, "busybox", "grep", "CapEff", "/proc/1/status").stdout
+    done = podman("exec", long, "sh", "-c", script)
+
+    assert first.split()[1] in done.stdout
+    assert "Seccomp:\t2" in done.stdout
+    assert "CapInh:\t0000000000000000" in done.stdout
+    assert "forbidden" in done.stdout
+
+
+def test_exec_privileged_and_detached(podman: Podman, long: str) -> None:
+    more = podman("exec", "--privileged", long, "busybox", "grep", "CapEff", "/proc/self/status")
+    begun = podman("exec", "--detach", long, "sh", "-c", "echo made > /tmp/made")
+    assert begun.returncode == 0, begun.stderr
+    deadline = time.monotonic() + 5
+    while podman("exec", long, "cat", "/tmp/made").stdout != "made\n":
+        assert time.monotonic() < deadline
+
+    assert more.stdout.split()[1].lstrip("0") not in ("", "1"), more.stderr
+
+
+def test_exec_on_a_terminal(podman: Podman, long: str) -> None:
+    command = " ".join([*podman.command, "exec", "-it", long, "sh", "-c"])
+    script = f"stty rows 33 cols 99; {command} 'busybox stty size; busybox tty; exit 9'"
+    done = subprocess.run(
+        ["script", "-qec", script, "/dev/null"], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert "33 99" in done.stdout
+    assert "/dev/pts/" in done.stdout
+    assert done.returncode == 9
