@@ -227,20 +227,6 @@ def long(podman: Podman) -> Iterator[str]:
     podman("rm", "--force", "--time", "0", "stays")
 
 
-def test_exec(podman: Podman, long: str) -> None:
-    words = ("--user", "user", "--env", "COLOUR=blue", "--workdir", "/data")
-    done = podman("exec", *words, long, "sh", "-c", "id -u; echo $COLOUR; pwd; echo err >&2; exit 7")
-
-    assert done.stdout.split() == ["1000", "blue", "/data"], done.stderr
-    assert (done.stderr, done.returncode) == ("err\n", 7)
-
-
-def test_exec_with_input(podman: Podman, long: str) -> None:
-    done = podman("exec", "-i", long, "cat", input="one\ntwo\n")
-
-    assert (done.stdout, done.returncode) == ("one\ntwo\n", 0), done.stderr
-
-
 def test_what_exec_cannot_run(podman: Podman, long: str) -> None:
     missing, forbidden = podman("exec", long, "nope"), podman("exec", long, "/etc/passwd")
 
@@ -268,15 +254,3 @@ def test_exec_privileged_and_detached(podman: Podman, long: str) -> None:
         assert time.monotonic() < deadline
 
     assert more.stdout.split()[1].lstrip("0") not in ("", "1"), more.stderr
-
-
-def test_exec_on_a_terminal(podman: Podman, long: str) -> None:
-    command = " ".join([*podman.command, "exec", "-it", long, "sh", "-c"])
-    script = f"stty rows 33 cols 99; {command} 'busybox stty size; busybox tty; exit 9'"
-    done = subprocess.run(
-        ["script", "-qec", script, "/dev/null"], capture_output=True, text=True, check=False, timeout=60
-    )
-
-    assert "33 99" in done.stdout
-    assert "/dev/pts/" in done.stdout
-    assert done.returncode == 9

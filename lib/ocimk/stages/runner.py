@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal
 import _socket
 import posix
 
