@@ -16,6 +16,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -30,7 +31,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ocim
 SOURCES = (*Path("/etc/apt").glob("sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.sources")))
 PACKAGES = (
     "linux-image-cloud-amd64 systemd-sysv udev dbus dbus-user-session libpam-systemd openssh-server kmod procps iproute2 "
-    "util-linux python3 libseccomp2 libcap2 busybox-static apparmor uidmap runc crun strace criu iptables"
+    "util-linux python3 libseccomp2 libcap2 busybox-static apparmor uidmap runc crun strace criu iptables podman"
 ).split()
 KERNEL_WORDS = "root=/dev/vda rw console=ttyS0 loglevel=6 panic=-1 net.ifnames=0 mitigations=off security=apparmor hugepages=16"
 """hugepages: something for the hugetlb controller to count."""
@@ -63,6 +64,8 @@ def main() -> int:
     parser.add_argument("--serve", action="store_true", help="only boot, and say how to log in; ends with Ctrl-C")
     parser.add_argument("rest", nargs="*", metavar="PYTEST ARGUMENTS")
     given = parser.parse_args()
+    # Told to end, it ends like any failure: the machine with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if platform.machine() != "x86_64":
         sys.exit("lane: the machine is an x86_64, which cannot be translated from here")
     image = ready_image()

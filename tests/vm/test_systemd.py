@@ -219,3 +219,30 @@ def test_the_manager_s_private_socket_does_as_well() -> None:
     with bus.connect(["unix:path=/run/systemd/private"]) as manager:
         assert manager.private and manager.version() > 200
     assert time.monotonic() - began < 10
+
+
+def test_a_sub_cgroup_of_its_own_keeps_the_limits_above(scopes: Groups, bundle: kit.Bundle) -> None:
+    """An annotation of crun's, which switches controllers on in the scope: nothing may be left in it but sub-cgroups."""
+    bundle.config["annotations"] = {"run.oci.delegate-cgroup": "/inner"}
+    bundle.linux["resources"]["pids"] = {"limit": 44}
+    name = scopes.detached(bundle.args("sleep", "1000"))
+
+    assert scopes.files(name, "pids.max", "cgroup.procs", "inner/pids.max") == {
+        "pids.max": "44",
+        "cgroup.procs": "",
+        "inner/pids.max": "max",
+    }
+    assert scopes.files(name, "inner/cgroup.procs")["inner/cgroup.procs"] == str(scopes.pid(name))
+
+
+def test_many_at_once(scopes: Groups, bundle: kit.Bundle) -> None:
+    place = bundle.args("sleep", "1000").save()
+    names = [scopes.id() for _ in range(6)]
+    making = [scopes.begin("run", "--detach", "--bundle", place, name, stdout=None, stderr=None) for name in names]
+
+    assert [process.wait(timeout=300) for process in making] == [0] * 6
+    units = [f"oci-{name}.scope" for name in names]
+    assert {show(unit, "ActiveState")["ActiveState"] for unit in units} == {"active"}
+    for name in names:
+        scopes("delete", "--force", name).ok()
+    assert not [unit for unit in units if loaded(unit)]

@@ -28,9 +28,6 @@ OBEYED = (
 
 PREFIX = "run.oci."
 
-_ELSEWHERE = ("run.oci.systemd.",)
-"""Whose effect is not judged here."""
-
 _CONTEXTS = ("context", "fscontext", "defcontext", "rootcontext")
 _PATHS = (SECCOMP_RECEIVER, PIDFD_RECEIVER, HOOKS_STDOUT, HOOKS_STDERR)
 
@@ -44,7 +41,7 @@ def of(config: dict[str, Any], name: str) -> str | None:
 def judge(annotations: dict[str, Any], out: list[Finding]) -> None:
     """Add what is wrong with the values of those that have an effect, and name those of crun that have none."""
     for name, value in annotations.items():
-        if not name.startswith(PREFIX) or name.startswith(_ELSEWHERE) or type(value) is not str:
+        if not name.startswith(PREFIX) or type(value) is not str:
             continue
         where = f"annotations.{name}"
         if name not in OBEYED:

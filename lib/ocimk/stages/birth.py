@@ -271,13 +271,13 @@ def _serve(folder: Folder, child: Child) -> None:
                 raise
             sync.send(fd, "go")
         elif message == "ready":
+            dismiss_holder(folder)
             sub = (folder.config.get("annotations") or {}).get("run.oci.delegate-cgroup")
             if sub:
                 from .cgroups import delegate
 
                 delegate.move_below(folder, child.pid, sub)
             child.ready = True
-            dismiss_holder(folder)
             tighten(folder)
             runner.run(folder, ["oci-state", "apply", folder.path, "created"])
         elif not message:
