@@ -33,7 +33,10 @@ PACKAGES = (
     "linux-image-cloud-amd64 systemd-sysv udev dbus dbus-user-session libpam-systemd openssh-server kmod procps iproute2 "
     "util-linux python3 libseccomp2 libcap2 busybox-static apparmor uidmap runc crun strace criu iptables podman"
 ).split()
-KERNEL_WORDS = "root=/dev/vda rw console=ttyS0 loglevel=6 panic=-1 net.ifnames=0 mitigations=off security=apparmor hugepages=16"
+KERNEL_WORDS = (
+    "root=/dev/vda rw console=ttyS0 loglevel=6 panic=-1 net.ifnames=0 mitigations=off security=apparmor hugepages=16 "
+    "systemd.mask=podman-auto-update.service systemd.mask=podman-restart.service"
+)
 """hugepages: something for the hugetlb controller to count."""
 
 GUEST_FILES = {
