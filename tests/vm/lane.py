@@ -33,10 +33,7 @@ PACKAGES = (
     "linux-image-cloud-amd64 systemd-sysv udev dbus dbus-user-session libpam-systemd openssh-server kmod procps iproute2 "
     "util-linux python3 libseccomp2 libcap2 busybox-static apparmor uidmap runc crun strace criu iptables podman"
 ).split()
-KERNEL_WORDS = (
-    "root=/dev/vda rw console=ttyS0 loglevel=6 panic=-1 net.ifnames=0 mitigations=off security=apparmor hugepages=16 "
-    "systemd.mask=podman-auto-update.service systemd.mask=podman-restart.service"
-)
+KERNEL_WORDS = "root=/dev/vda rw console=ttyS0 loglevel=6 panic=-1 net.ifnames=0 mitigations=off security=apparmor hugepages=16"
 """hugepages: something for the hugetlb controller to count."""
 
 GUEST_FILES = {
@@ -51,7 +48,7 @@ GUEST_FILES = {
 MASKED = (
     "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer "
     "systemd-timesyncd.service getty@.service serial-getty@.service systemd-networkd-wait-online.service "
-    "systemd-pcrphase.service systemd-update-utmp.service motd-news.timer"
+    "systemd-pcrphase.service systemd-update-utmp.service podman-auto-update.service podman-restart.service"
 ).split()
 LEFT_OUT = ("mypy", "mypyc", "ruff", "pip", "librt", "ast_serialize", "setuptools", "_mypy")
 """What of the venv only linting and building need."""
