@@ -112,7 +112,11 @@ def _read_index() -> bool:
 
 
 def _load(name: str, source: str, modified: int, size: int, package: bool, at: int, length: int) -> None:
-    """Run one module, unless its source is not what the pack was made from: who needs it then imports it."""
+    """Run one module, unless its source, or that of the package it is in, is not what the pack was made from: who needs
+    it then imports it."""
+    above, _, base = name.rpartition(".")
+    if above not in sys.modules:
+        return
     import marshal
 
     path = f"{_TOP}/{source}"
@@ -123,7 +127,6 @@ def _load(name: str, source: str, modified: int, size: int, package: bool, at: i
     if int(now.st_mtime) != modified or now.st_size != size:
         return
     code = marshal.loads(posix.pread(_pack["fd"], length, _pack["body"] + at))
-    above, _, base = name.rpartition(".")
     module = type(sys)(name)
     module.__file__ = path
     module.__package__ = name if package else above
