@@ -21,7 +21,7 @@ VM_PACKAGES := mmdebstrap qemu-system-x86 e2fsprogs openssh-client
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help packages test-packages venv native demo test lint bench soak install uninstall clean dist
-.PHONY: check-podman check-docker check-containerd check-buildah check-vm
+.PHONY: check-podman check-docker check-containerd check-buildah check-vm check-vm-clients
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -112,6 +112,10 @@ check-buildah: test-packages venv native ## build images with buildah
 check-vm: venv native ## run the tests that need systemd and all of cgroup v2, in a virtual machine
 	$(call need,$(VM_PACKAGES))
 	$(PYTHON) tests/vm/lane.py -- $(PYTEST)
+
+check-vm-clients: venv native ## run the callers' tests in a virtual machine: systemd and cgroup v2
+	$(call need,$(VM_PACKAGES))
+	$(PYTHON) tests/vm/lane.py --clients -- $(PYTEST)
 
 # ---- installing ------------------------------------------------------------------------------------------------------
 

@@ -18,17 +18,21 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 OCI = str(TOP / "bin/oci")
+SYSTEMD = os.path.isdir("/run/systemd/system")
+"""Whether the callers are to use the systemd cgroup manager."""
+PATIENCE = 8 if os.environ.get("OCIMK_VM") else 1
+"""How much longer all takes: in the VM lane the machine may be translated."""
 
 
 def lane(name: str, *programs: str) -> list[pytest.MarkDecorator]:
     """The marks of a client that has a Makefile target of its own, check-NAME, and is left alone without it."""
-    told = os.environ.get("OCIMK_CLIENT") == name
+    told = os.environ.get("OCIMK_CLIENT") in (name, "all")
     missing = [program for program in programs if shutil.which(program) is None]
     return [
         pytest.mark.skipif(not told, reason=f"make check-{name} runs it"),
         pytest.mark.skipif(os.getuid() != 0, reason=f"{name} needs root"),
         pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)}: not installed"),
-        pytest.mark.timeout(300),
+        pytest.mark.timeout(300 * PATIENCE),
     ]
 
 
@@ -68,7 +72,7 @@ def on_terminal(argv: list[str], typed: bytes = b"", until: bytes = b"", seconds
             os._exit(127)
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 132, 0, 0))
     shown = b""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while True:
         if typed and until in shown:
             os.write(master, typed)

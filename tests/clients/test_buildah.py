@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image import OCI, lane, make_archive, on_terminal, traces
+from image import OCI, PATIENCE, lane, make_archive, on_terminal, traces
 
 pytestmark = lane("buildah", "buildah")
 
@@ -28,7 +28,7 @@ class Buildah:
         self.ok("build", *LOW, "--tag", "bb", str(place))
 
     def __call__(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        options = {"capture_output": True, "text": True, "check": False, "timeout": 120, "cwd": self.place, **options}
+        options = {"capture_output": True, "text": True, "check": False, "timeout": 120 * PATIENCE, "cwd": self.place, **options}
         return subprocess.run([*self.command, *words], **options)
 
     def ok(self, *words: str, **options: Any) -> str:
@@ -123,6 +123,6 @@ def test_ten_at_once(buildah: Buildah) -> None:
         subprocess.Popen([*buildah.command, *buildah.line(name, "sh", "-c", f"exit {number}")], stderr=subprocess.DEVNULL)
         for number, name in enumerate(names)
     ]
-    assert [process.wait(120) for process in running] == list(range(10))
+    assert [process.wait(120 * PATIENCE) for process in running] == list(range(10))
     buildah.ok("rm", *names)
     assert not os.path.exists("/run/oci") or not [name for name in os.listdir("/run/oci") if name.startswith("buildah")]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image import OCI, lane, make_rootfs, on_terminal, traces
+from image import OCI, PATIENCE, lane, make_rootfs, on_terminal, traces
 
 pytestmark = lane("containerd", "containerd", "ctr")
 
@@ -37,7 +37,7 @@ class Containerd:
         self.daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
     def __call__(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        options = {"capture_output": True, "text": True, "check": False, "timeout": 60, **options}
+        options = {"capture_output": True, "text": True, "check": False, "timeout": 60 * PATIENCE, **options}
         return subprocess.run([*self.command, *words], **options)
 
     def ok(self, *words: str, **options: Any) -> str:
@@ -59,7 +59,7 @@ class Containerd:
         self.ok(*self.line("--detach", "--null-io", *options, name), *command)
 
     def until(self, true: Callable[[], object], what: str, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while not true():
             assert time.monotonic() < deadline, (what, (self.place / "log").read_text()[-3000:])
             time.sleep(0.05)
@@ -78,7 +78,7 @@ class Containerd:
         for name in self("container", "list", "--quiet").stdout.split():
             self.remove(name)
         self.daemon.terminate()
-        self.daemon.wait(30)
+        self.daemon.wait(30 * PATIENCE)
         self.log.close()
 
 
@@ -127,7 +127,7 @@ def test_limits_and_privileges(containerd: Containerd, named: str) -> None:
     files = ("memory.limit_in_bytes", "memory.max")
     found = [place for file in files for place in Path("/sys/fs/cgroup").glob(f"**/ocimk-test/{named}/{file}")]
     assert [place.read_text() for place in found] == ["67108864\n"]
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=30 * PATIENCE)
     lines = dict(line.split(":\t") for line in out.splitlines() if ":\t" in line)
     assert out.startswith("ro\n"), (out, err)
     assert lines == {"Seccomp": "2", "NoNewPrivs": "1", "CapEff": "00000000a80425fa"}

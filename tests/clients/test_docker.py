@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image import OCI, lane, make_archive, on_terminal, traces
+from image import OCI, PATIENCE, SYSTEMD, lane, make_archive, on_terminal, traces
 
 pytestmark = lane("docker", "docker", "dockerd")
 
 HOST = Path("/sys/fs/cgroup/memory").is_dir()
 """Whether the controllers are those of version 1."""
+PARENT = "ocimkdocker.slice" if SYSTEMD else "ocimkdocker"
 
 
 class Docker:
@@ -33,13 +34,13 @@ class Docker:
         (place / "daemon.json").write_text(json.dumps({"runtimes": {"ocimk": {"path": OCI}}}))
         argv = ["dockerd", "--config-file", f"{place}/daemon.json", "--default-runtime", "ocimk"]
         argv += ["--data-root", f"{place}/data", "--exec-root", f"{place}/exec", "--pidfile", f"{place}/pid"]
-        argv += ["--host", f"unix://{place}/sock", "--storage-driver", "vfs", "--cgroup-parent", "ocimk-docker"]
+        argv += ["--host", f"unix://{place}/sock", "--storage-driver", "vfs", "--cgroup-parent", PARENT]
         argv += ["--bridge", "none", "--iptables=false", "--ip6tables=false", "--oom-score-adjust", "0"]
         self.log = open(place / "dockerd.log", "wb")  # noqa: SIM115
         self.daemon = subprocess.Popen(argv, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
 
     def __call__(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        options = {"capture_output": True, "text": True, "check": False, "timeout": 90, **options}
+        options = {"capture_output": True, "text": True, "check": False, "timeout": 90 * PATIENCE, **options}
         return subprocess.run([*self.command, *words], **options)
 
     def ok(self, *words: str, **options: Any) -> str:
@@ -56,7 +57,7 @@ class Docker:
         return self.ok("inspect", "--format", f"{{{{{what}}}}}", name).strip()
 
     def until(self, true: Callable[[], object], what: str, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while not true():
             assert time.monotonic() < deadline, (what, (self.place / "dockerd.log").read_text()[-3000:])
             time.sleep(0.1)
@@ -66,7 +67,7 @@ class Docker:
         if names:
             self("rm", "--force", *names)
         self.daemon.terminate()
-        self.daemon.wait(30)
+        self.daemon.wait(30 * PATIENCE)
         self.log.close()
         for place in (self.place / "exec/netns").glob("*"):  # the daemon's own, which it leaves mounted
             subprocess.run(["umount", place], check=False)
@@ -74,7 +75,7 @@ class Docker:
 
 @pytest.fixture(scope="module")
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    before = traces("ocimk-docker*", "[0-9a-f]{64}")
+    before = traces("ocimkdocker*", "[0-9a-f]{64}")
     docker = Docker(tmp_path_factory.mktemp("docker"))
     try:
         docker.until(lambda: docker("version").returncode == 0, "the daemon answers")
@@ -82,9 +83,9 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
         yield docker
     finally:
         docker.close()
-    for place in sorted(traces("ocimk-docker*", "[0-9a-f]{64}")["cgroups"] - before["cgroups"], key=len, reverse=True):
+    for place in sorted(traces("ocimkdocker*", "[0-9a-f]{64}")["cgroups"] - before["cgroups"], key=len, reverse=True):
         os.rmdir(place)  # the daemon keeps the parent that we named; a container's own in it would make this fail
-    assert {kind: found - before[kind] for kind, found in traces("ocimk-docker*", "[0-9a-f]{64}").items()} == {
+    assert {kind: found - before[kind] for kind, found in traces("ocimkdocker*", "[0-9a-f]{64}").items()} == {
         "mounts": set(), "cgroups": set(), "waiting": set()
     }
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from image import OCI, make_archive
+from image import OCI, PATIENCE, SYSTEMD, make_archive
 
 LOW = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
 
@@ -31,14 +31,14 @@ class Podman:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.command = ["podman", "--root", f"{place}/root", "--runroot", f"{place}/run", "--tmpdir", f"{place}/tmp"]
-        self.command += ["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
+        self.command += ["--storage-driver", "vfs", "--cgroup-manager", "systemd" if SYSTEMD else "cgroupfs", "--events-backend", "file"]
         self.command += ["--runtime", OCI]
 
     def __call__(self, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*self.command, *words],
             # conmon leaves a file named oom where it was started
-            **{"cwd": self.place, "capture_output": True, "text": True, "check": False, "timeout": 60, **options},
+            **{"cwd": self.place, "capture_output": True, "text": True, "check": False, "timeout": 60 * PATIENCE, **options},
         )  # type: ignore[call-overload,no-any-return]
 
     def run(self, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -207,7 +207,7 @@ def test_a_terminal(podman: Podman) -> None:
     command = " ".join([*podman.command, "run", "--rm", "-t", "--network", "none", *LOW, "bb", "sh", "-c"])
     script = f"{command} 'test -t 0 && test -t 1 && echo terminal; busybox tty'"
     done = subprocess.run(
-        ["script", "-qec", script, "/dev/null"], capture_output=True, text=True, check=False, timeout=60
+        ["script", "-qec", script, "/dev/null"], capture_output=True, text=True, check=False, timeout=60 * PATIENCE
     )
 
     assert "terminal" in done.stdout

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image import OCI, lane, make_archive, on_terminal, traces
+from image import OCI, PATIENCE, SYSTEMD, lane, make_archive, on_terminal, traces
 
 pytestmark = lane("podman", "podman")
 
@@ -35,7 +35,8 @@ class Podman:
         self.place = place
         self.prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"] if user else []
         options = ["--root", f"{place}/root", "--runroot", f"{place}/run", "--tmpdir", f"{place}/tmp"]
-        options += ["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
+        manager = "systemd" if SYSTEMD and not user else "cgroupfs"
+        options += ["--storage-driver", "vfs", "--cgroup-manager", manager, "--events-backend", "file"]
         self.command = [*self.prefix, "podman", *options, "--runtime", OCI]
         (place / "containers.conf").write_text(CONF)
         self.env = {**os.environ, "CONTAINERS_CONF": f"{place}/containers.conf"}
@@ -47,7 +48,7 @@ class Podman:
         self.ok("import", str(archive), "bb")
 
     def __call__(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        options = {"capture_output": True, "text": True, "check": False, "timeout": 90, "cwd": self.place, **options}
+        options = {"capture_output": True, "text": True, "check": False, "timeout": 90 * PATIENCE, "cwd": self.place, **options}
         return subprocess.run([*self.command, *words], env=self.env, **options)
 
     def ok(self, *words: str, **options: Any) -> str:
@@ -69,7 +70,7 @@ class Podman:
 
 
 def until(true: Callable[[], object], what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not true():
         assert time.monotonic() < deadline, what
         time.sleep(0.1)
@@ -189,7 +190,7 @@ def test_a_build(podman: Podman, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(900)
 def test_three_hundred_one_after_the_other_and_twenty_at_a_time(podman: Podman) -> None:
-    for number in range(300):
+    for number in range(300 // PATIENCE):
         done = podman.run("bb", "sh", "-c", f"echo {number}; exit {number % 5}")
         assert (done.stdout, done.returncode) == (f"{number}\n", number % 5), done.stderr
     with ThreadPoolExecutor(20) as pool:

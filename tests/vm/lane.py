@@ -1,7 +1,9 @@
 """The VM lane: boot a Debian of our own, with systemd and a cgroup2 that holds every controller, and run the tests
 marked ``vm`` in it. `make check-vm` calls this; see README.md.
 
-    lane.py [--append WORDS] [--serve] [--] [PYTEST ARGUMENTS]
+    lane.py [--clients] [--append WORDS] [--serve] [--] [PYTEST ARGUMENTS]
+
+With --clients it is the tests of tests/clients that are run, on a larger image that has the callers too.
 
 The image is made once, by mmdebstrap and mke2fs, of the suite that this host runs: then the host's Python is the
 guest's, and the private venv and the native parts work there as they are. It is never written to; the tree comes on a
@@ -33,6 +35,7 @@ PACKAGES = (
     "linux-image-cloud-amd64 systemd-sysv udev dbus dbus-user-session libpam-systemd openssh-server kmod procps iproute2 "
     "util-linux python3 libseccomp2 libcap2 busybox-static apparmor uidmap runc crun strace criu iptables podman"
 ).split()
+CLIENTS = "buildah docker.io containerd".split()
 KERNEL_WORDS = "root=/dev/vda rw console=ttyS0 loglevel=6 panic=-1 net.ifnames=0 mitigations=off security=apparmor hugepages=16"
 """hugepages: something for the hugetlb controller to count."""
 
@@ -48,7 +51,8 @@ GUEST_FILES = {
 MASKED = (
     "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer "
     "systemd-timesyncd.service getty@.service serial-getty@.service systemd-networkd-wait-online.service "
-    "systemd-pcrphase.service systemd-update-utmp.service podman-auto-update.service podman-restart.service"
+    "systemd-pcrphase.service systemd-update-utmp.service podman-auto-update.service podman-restart.service "
+    "docker.service docker.socket containerd.service"
 ).split()
 LEFT_OUT = ("mypy", "mypyc", "ruff", "pip", "librt", "ast_serialize", "setuptools", "_mypy")
 """What of the venv only linting and building need."""
@@ -63,19 +67,23 @@ def main() -> int:
     parser.add_argument("--append", default="", metavar="WORDS", help="more for the guest's kernel command line")
     parser.add_argument("--serve", action="store_true", help="only boot, and say how to log in; ends with Ctrl-C")
     parser.add_argument("rest", nargs="*", metavar="PYTEST ARGUMENTS")
+    parser.add_argument("--clients", action="store_true", help="the callers' tests (tests/clients) instead")
     given = parser.parse_args()
     # Told to end, it ends like any failure: the machine with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if platform.machine() != "x86_64":
         sys.exit("lane: the machine is an x86_64, which cannot be translated from here")
-    image = ready_image()
+    image = ready_image([*PACKAGES, *(CLIENTS if given.clients else ())])
     with TemporaryDirectory(prefix="ocimk-vm-") as place:
         tree_disk(Path(place))
         with machine(image, Path(place), given.append) as guest:
             if given.serve:
                 return serve(guest)
-            run = "cd /tree && OCIMK_VM=1 exec .venv/bin/python -m pytest -p no:cacheprovider -m vm -o timeout=600"
-            status = subprocess.run([*guest, f"{run} tests/vm {shlex.join(given.rest)}"], check=False).returncode
+            pytest = "exec .venv/bin/python -m pytest -p no:cacheprovider"
+            run = f"cd /tree && OCIMK_VM=1 {pytest} -m vm -o timeout=600 tests/vm"
+            if given.clients:
+                run = f"cd /tree && OCIMK_VM=1 OCIMK_CLIENT=all {pytest} tests/clients"
+            status = subprocess.run([*guest, f"{run} {shlex.join(given.rest)}"], check=False).returncode
             subprocess.run([*guest, "systemctl poweroff"], check=False)
             return status
 
@@ -92,9 +100,9 @@ def serve(guest: list[str]) -> int:
 # ---- the image -------------------------------------------------------------------------------------------------------
 
 
-def ready_image() -> Path:
+def ready_image(packages: list[str]) -> Path:
     """The folder with disk.img, vmlinuz, initrd.img and the key, made if its recipe has changed or there is none."""
-    recipe = repr((suite(), PACKAGES, GUEST_FILES, MASKED, sys.version_info[:2]))
+    recipe = repr((suite(), packages, GUEST_FILES, MASKED, sys.version_info[:2]))
     image = CACHE / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     if not (image / "disk.img").exists():
         if os.geteuid() != 0:
@@ -104,7 +112,7 @@ def ready_image() -> Path:
         print(f"lane: making the image in {image}", flush=True)
         with TemporaryDirectory(dir=CACHE, prefix="making-") as place:
             os.chmod(place, 0o755)
-            make_image(Path(place))
+            make_image(Path(place), packages)
             shutil.rmtree(image, ignore_errors=True)
             (Path(place) / "done").rename(image)
         print(f"lane: made in {time.monotonic() - began:.0f} s", flush=True)
@@ -122,12 +130,12 @@ def sources() -> list[str]:
     return found or sys.exit("lane: no Debian package sources in /etc/apt")  # type: ignore[func-returns-value]
 
 
-def make_image(place: Path) -> None:
+def make_image(place: Path, packages: list[str]) -> None:
     root, done = place / "root", place / "done"
     done.mkdir()
     excluded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info")]
     bootstrap = ["mmdebstrap", "--quiet", "--variant=minbase", '--aptopt=Acquire::Check-Valid-Until "false"', *excluded]
-    bootstrap += [f"--include={','.join(PACKAGES)}", suite(), str(root), *sources()]
+    bootstrap += [f"--include={','.join(packages)}", suite(), str(root), *sources()]
     subprocess.run(bootstrap, check=True, env={**os.environ, "TMPDIR": str(place)}, stdin=subprocess.DEVNULL)
     furnish(root, done)
     for name in ("vmlinuz", "initrd.img"):
