@@ -149,3 +149,15 @@ def test_byte_code_that_is_out_of_step_is_not_used(tmp_path: Path) -> None:
     if cached.exists():
         cached.write_bytes(b"rubbish")
         assert subprocess.run(oci, env={}, check=False).returncode == 5
+
+
+def test_a_pack_that_is_out_of_step_is_left_alone_module_by_module(tmp_path: Path) -> None:
+    """Also where the package is newer and what is in it is not."""
+    shutil.copytree(TOP / "bin", tmp_path / "bin")
+    shutil.copytree(TOP / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["/usr/bin/python3", "-ISXutf8", tmp_path / "lib/ocimk/cli/pack.py"], check=True)
+    os.utime(tmp_path / "lib/ocimk/stages/cgroups/__init__.py", (1, 1))
+
+    oci = [str(tmp_path / "bin/oci"), "--root", str(tmp_path), "delete", "--force", "nobody"]
+    done = subprocess.run(oci, env={}, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
