@@ -46,6 +46,11 @@ COMMANDS = {
     "delete": _DELETE,
     "exec": _EXEC,
     "list": ("ocimk.runtime.list",),
+    "ps": ("ocimk.runtime.ps",),
+    "pause": ("ocimk.runtime.pause",),
+    "resume": ("ocimk.runtime.pause",),
+    "update": ("ocimk.runtime.update", "ocimk.stages.cgroups.update"),
+    "events": ("ocimk.runtime.events", "ocimk.stages.cgroups.stats"),
     "afterwards": ("ocimk.runtime.run", "ocimk.runtime.foreground", "ocimk.runtime.start", *_DELETE),
 }
 """The modules that each command surely loads; those that they import come by themselves. "" is what every command
