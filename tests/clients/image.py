@@ -12,7 +12,9 @@ import struct
 import subprocess
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +61,55 @@ def make_archive(place: Path) -> Path:
     subprocess.run(["tar", "-C", place / "image", "-cf", archive, "."], check=True)
     shutil.rmtree(place / "image")
     return archive
+
+
+class Client:
+    """A caller with all that it keeps in a folder of its own."""
+
+    command: list[str]
+    """What every command line of it begins with."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.env = dict(os.environ)
+
+    def __call__(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run one of its commands to the end."""
+        options = {"timeout": 90 * PATIENCE, "cwd": self.place, "env": self.env, **options}
+        return subprocess.run([*self.command, *words], capture_output=True, text=True, check=False, **options)
+
+    def ok(self, *words: str, **options: Any) -> str:
+        """What a command prints that must succeed."""
+        done = self(*words, **options)
+        assert done.returncode == 0, (words, done.stdout, done.stderr, self.log())
+        return str(done.stdout)
+
+    def inspect(self, name: str, what: str) -> str:
+        return self.ok("inspect", "--format", f"{{{{{what}}}}}", name).strip()
+
+    def until(self, true: Callable[[], object], what: str, seconds: float = 30) -> None:
+        """Wait for something to be so."""
+        deadline = time.monotonic() + seconds * PATIENCE
+        while not true():
+            assert time.monotonic() < deadline, (what, self.log())
+            time.sleep(0.1)
+
+    def log(self) -> str:
+        """The end of what its daemon has to say."""
+        log = self.place / "log"
+        return log.read_text()[-3000:] if log.exists() else ""
+
+
+class Daemon(Client):
+    """A caller that is one, from begin() to end()."""
+
+    def begin(self, *words: str) -> None:
+        with open(self.place / "log", "wb") as log:
+            self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait(30 * PATIENCE)
 
 
 def on_terminal(argv: list[str], typed: bytes = b"", until: bytes = b"", seconds: float = 60) -> tuple[int, str]:

@@ -6,10 +6,9 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from image import OCI, PATIENCE, lane, make_archive, on_terminal, traces
+from image import OCI, PATIENCE, Client, lane, make_archive, on_terminal, traces
 
 pytestmark = lane("buildah", "buildah")
 
@@ -17,24 +16,15 @@ LOW = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
 """Limits that no capability is needed for."""
 
 
-class Buildah:
+class Buildah(Client):
     """Buildah on a root of its own."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        super().__init__(place)
         self.command = ["buildah", "--root", f"{place}/root", "--runroot", f"{place}/run", "--storage-driver", "vfs"]
         archive = make_archive(place)
         (place / "Containerfile").write_text(f"FROM scratch\nADD {archive.name} /\nENV PATH=/bin\n")
         self.ok("build", *LOW, "--tag", "bb", str(place))
-
-    def __call__(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        options = {"capture_output": True, "text": True, "check": False, "timeout": 120 * PATIENCE, "cwd": self.place, **options}
-        return subprocess.run([*self.command, *words], **options)
-
-    def ok(self, *words: str, **options: Any) -> str:
-        done = self(*words, **options)
-        assert done.returncode == 0, (words, done.stdout, done.stderr)
-        return str(done.stdout)
 
     def build(self, text: str, place: Path, *options: str) -> subprocess.CompletedProcess[str]:
         """``buildah build`` of a file; its run steps are containers of ours."""

@@ -6,24 +6,23 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from image import OCI, PATIENCE, lane, make_rootfs, on_terminal, traces
+from image import OCI, PATIENCE, Daemon, lane, make_rootfs, on_terminal, traces
 
 pytestmark = lane("containerd", "containerd", "ctr")
 
 SECOND = 10**9
 
 
-class Containerd:
+class Containerd(Daemon):
     """A daemon on folders and a socket of its own."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        super().__init__(place)
         self.rootfs = place / "rootfs"
         make_rootfs(self.rootfs)
         (place / "config.toml").write_text(
@@ -32,18 +31,7 @@ class Containerd:
             f'[grpc]\n  address = "{place}/sock"\n'
         )
         self.command = ["ctr", "--address", f"{place}/sock", "--namespace", "ocimk-test"]
-        self.log = open(place / "log", "wb")  # noqa: SIM115
-        argv = ["containerd", "--config", f"{place}/config.toml"]
-        self.daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
-
-    def __call__(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        options = {"capture_output": True, "text": True, "check": False, "timeout": 60 * PATIENCE, **options}
-        return subprocess.run([*self.command, *words], **options)
-
-    def ok(self, *words: str, **options: Any) -> str:
-        done = self(*words, **options)
-        assert done.returncode == 0, (words, done.stdout, done.stderr, (self.place / "log").read_text()[-2000:])
-        return str(done.stdout)
+        self.begin("containerd", "--config", f"{place}/config.toml")
 
     def line(self, *words: str) -> list[str]:
         """The words of ``ctr run`` with ocimk and the busybox."""
@@ -58,12 +46,6 @@ class Containerd:
     def detached(self, name: str, *command: str, options: tuple[str, ...] = ()) -> None:
         self.ok(*self.line("--detach", "--null-io", *options, name), *command)
 
-    def until(self, true: Callable[[], object], what: str, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds * PATIENCE
-        while not true():
-            assert time.monotonic() < deadline, (what, (self.place / "log").read_text()[-3000:])
-            time.sleep(0.05)
-
     def status(self, name: str) -> str:
         rows = (line.split() for line in self.ok("task", "list").splitlines()[1:])
         return {row[0]: row[2] for row in rows}.get(name, "")
@@ -77,9 +59,7 @@ class Containerd:
     def close(self) -> None:
         for name in self("container", "list", "--quiet").stdout.split():
             self.remove(name)
-        self.daemon.terminate()
-        self.daemon.wait(30 * PATIENCE)
-        self.log.close()
+        self.end()
 
 
 @pytest.fixture(scope="module")

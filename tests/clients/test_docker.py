@@ -11,12 +11,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from image import OCI, PATIENCE, SYSTEMD, lane, make_archive, on_terminal, traces
+from image import OCI, SYSTEMD, Daemon, lane, make_archive, on_terminal, traces
 
 pytestmark = lane("docker", "docker", "dockerd")
 
@@ -25,50 +25,28 @@ HOST = Path("/sys/fs/cgroup/memory").is_dir()
 PARENT = "ocimkdocker.slice" if SYSTEMD else "ocimkdocker"
 
 
-class Docker:
+class Docker(Daemon):
     """A daemon on a folder and a socket of its own."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        super().__init__(place)
         self.command = ["docker", "--host", f"unix://{place}/sock"]
         (place / "daemon.json").write_text(json.dumps({"runtimes": {"ocimk": {"path": OCI}}}))
         argv = ["dockerd", "--config-file", f"{place}/daemon.json", "--default-runtime", "ocimk"]
         argv += ["--data-root", f"{place}/data", "--exec-root", f"{place}/exec", "--pidfile", f"{place}/pid"]
         argv += ["--host", f"unix://{place}/sock", "--storage-driver", "vfs", "--cgroup-parent", PARENT]
         argv += ["--bridge", "none", "--iptables=false", "--ip6tables=false", "--oom-score-adjust", "0"]
-        self.log = open(place / "dockerd.log", "wb")  # noqa: SIM115
-        self.daemon = subprocess.Popen(argv, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
-
-    def __call__(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        options = {"capture_output": True, "text": True, "check": False, "timeout": 90 * PATIENCE, **options}
-        return subprocess.run([*self.command, *words], **options)
-
-    def ok(self, *words: str, **options: Any) -> str:
-        """What a command prints that must succeed."""
-        done = self(*words, **options)
-        assert done.returncode == 0, (words, done.stdout, done.stderr)
-        return str(done.stdout)
+        self.begin(*argv)
 
     def run(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """``docker run --rm`` without a network."""
         return self("run", "--rm", "--network", "none", *words, **options)
 
-    def inspect(self, name: str, what: str) -> str:
-        return self.ok("inspect", "--format", f"{{{{{what}}}}}", name).strip()
-
-    def until(self, true: Callable[[], object], what: str, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds * PATIENCE
-        while not true():
-            assert time.monotonic() < deadline, (what, (self.place / "dockerd.log").read_text()[-3000:])
-            time.sleep(0.1)
-
     def close(self) -> None:
         names = self("ps", "--all", "--quiet").stdout.split()
         if names:
             self("rm", "--force", *names)
-        self.daemon.terminate()
-        self.daemon.wait(30 * PATIENCE)
-        self.log.close()
+        self.end()
         for place in (self.place / "exec/netns").glob("*"):  # the daemon's own, which it leaves mounted
             subprocess.run(["umount", place], check=False)
 

@@ -7,13 +7,13 @@ import os
 import pwd
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from image import OCI, PATIENCE, SYSTEMD, lane, make_archive, on_terminal, traces
+from image import OCI, PATIENCE, SYSTEMD, Client, lane, make_archive, on_terminal, traces
 
 pytestmark = lane("podman", "podman")
 
@@ -28,18 +28,18 @@ runtime_supports_nocgroup = ["oci"]
 knows which runtimes can do without cgroups by their names, under a key that older versions spell otherwise."""
 
 
-class Podman:
+class Podman(Client):
     """Podman on folders of its own; as *user* when there is one."""
 
     def __init__(self, place: Path, archive: Path, user: str = "") -> None:
-        self.place = place
+        super().__init__(place)
         self.prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"] if user else []
         options = ["--root", f"{place}/root", "--runroot", f"{place}/run", "--tmpdir", f"{place}/tmp"]
         manager = "systemd" if SYSTEMD and not user else "cgroupfs"
         options += ["--storage-driver", "vfs", "--cgroup-manager", manager, "--events-backend", "file"]
         self.command = [*self.prefix, "podman", *options, "--runtime", OCI]
         (place / "containers.conf").write_text(CONF)
-        self.env = {**os.environ, "CONTAINERS_CONF": f"{place}/containers.conf"}
+        self.env["CONTAINERS_CONF"] = f"{place}/containers.conf"
         if user:
             self.env |= {"HOME": str(place), "USER": user, "XDG_RUNTIME_DIR": f"{place}/xdg"}
             (place / "xdg").mkdir(mode=0o700)
@@ -47,33 +47,14 @@ class Podman:
                 os.chown(path, pwd.getpwnam(user).pw_uid, -1)
         self.ok("import", str(archive), "bb")
 
-    def __call__(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        options = {"capture_output": True, "text": True, "check": False, "timeout": 90 * PATIENCE, "cwd": self.place, **options}
-        return subprocess.run([*self.command, *words], env=self.env, **options)
-
-    def ok(self, *words: str, **options: Any) -> str:
-        done = self(*words, **options)
-        assert done.returncode == 0, (words, done.stdout, done.stderr)
-        return str(done.stdout)
-
     def run(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         return self("run", "--rm", "--network", "none", *words, **options)
-
-    def inspect(self, name: str, what: str) -> str:
-        return self.ok("inspect", "--format", f"{{{{{what}}}}}", name).strip()
 
     def close(self) -> None:
         self("pod", "rm", "--force", "--all", "--time", "0")
         self("rm", "--force", "--all", "--time", "0")
         self("rmi", "--force", "--all")
         subprocess.run(["umount", "-R", f"{self.place}/root"], stderr=subprocess.DEVNULL, check=False)
-
-
-def until(true: Callable[[], object], what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds * PATIENCE
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +74,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory, archive: Path) -> Iterator[
     podman = Podman(tmp_path_factory.mktemp("podman"), archive)
     yield podman
     podman.close()
-    until(lambda: found() == before, "nothing is left")
+    podman.until(lambda: found() == before, "nothing is left")
 
 
 @pytest.fixture
@@ -122,7 +103,7 @@ def test_a_life(podman: Podman, named: str) -> None:
     assert podman.inspect(named, ".State.ExitCode") == "3"
     podman.ok("start", named)
     podman.ok("kill", named)
-    until(lambda: podman.inspect(named, ".State.Status") == "exited", "its end")
+    podman.until(lambda: podman.inspect(named, ".State.Status") == "exited", "its end")
     assert podman.inspect(named, ".State.ExitCode") == "137"
     podman.ok("rm", named)
 
@@ -147,7 +128,7 @@ def test_a_healthcheck(podman: Podman, named: str) -> None:
 def test_restarted_by_its_policy(podman: Podman, named: str) -> None:
     words = ("--name", named, "--network", "none", "--restart", "on-failure:2", "--volume", f"{podman.place}:/v")
     podman.ok("run", "--detach", *words, "bb", "sh", "-c", f"echo x >> /v/{named}; exit 1")
-    until(lambda: (podman.place / named).exists() and (podman.place / named).read_text() == "x\n" * 3, "three lives")
+    podman.until(lambda: (podman.place / named).exists() and (podman.place / named).read_text() == "x\n" * 3, "three lives")
 
 
 def test_device_sysctl_init_and_ulimit(podman: Podman) -> None:
@@ -171,7 +152,7 @@ def test_a_pod(podman: Podman) -> None:
     serve = "mkdir /w; echo hi > /w/index.html; exec httpd -f -p 80 -h /w"
     podman.ok("run", "--detach", "--pod", "pod", "--name", "web", "bb", "sh", "-c", serve)
     fetch = ("run", "--rm", "--pod", "pod", "bb", "wget", "-q", "-O", "-", "http://127.0.0.1/")
-    until(lambda: podman(*fetch).stdout == "hi\n", "an answer")
+    podman.until(lambda: podman(*fetch).stdout == "hi\n", "an answer")
     shown = podman.ok("run", "--rm", "--pod", "pod", "bb", "ps")
     assert "httpd" in shown and "sleep 1000" in shown
     podman.ok("pod", "pause", "pod")
@@ -179,7 +160,7 @@ def test_a_pod(podman: Podman) -> None:
     podman.ok("pod", "unpause", "pod")
     podman.ok("pod", "stop", "--time", "0", "pod")
     # conmon is in the pod's cgroup too, and ends a little later
-    until(lambda: podman("pod", "rm", "--force", "--time", "0", "pod").returncode == 0, "it is removed")
+    podman.until(lambda: podman("pod", "rm", "--force", "--time", "0", "pod").returncode == 0, "it is removed")
 
 
 def test_a_build(podman: Podman, tmp_path: Path) -> None:
