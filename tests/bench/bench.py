@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time the commands of ocimk against runc's and crun's, interleaved round by round.
 
-Each round takes every runtime once through create, state, start, kill, delete and run of the default configuration, in
+Each round takes every runtime once through create, state, start, exec, kill, delete and run of the default configuration, in
 an order that turns from round to round, so that whatever else the machine does meets all of them alike. Two series,
 each in a mount namespace of its own where bundles and state are on tmpfs:
 

@@ -95,6 +95,19 @@ def test_which_containers_can_be_entered(oci_called: Runtime, bundle: Bundle) ->
     assert oci_called("exec").status == 1
 
 
+def test_stages_that_are_executed_make_no_difference(oci: Runtime, bundle: Bundle) -> None:
+    name = oci.detached(bundle.args("sleep", "1000"))
+    assert oci("exec", name, "sh", "-c", "echo out; exit 3").status == 3
+
+
+def test_a_limit_of_processes_holds_for_it(oci_called: Runtime, bundle: Bundle) -> None:
+    bundle.linux.setdefault("resources", {})["pids"] = {"limit": 1}
+    made = oci_called.quiet("run", "-d", "-b", bundle.args("sleep", "1000").save(), name := oci_called.id())
+    if made.status:
+        pytest.skip(f"no limit can be set: {made.err}")
+    failed(oci_called("exec", name, "true"), "resource temporarily unavailable", "pids limit")
+
+
 def test_options_end_at_the_id(run: Exec) -> None:
     assert run("echo", "-u", "5", "--tty", "-e").out == "-u 5 --tty -e\n"
     failed(run(), "exec args cannot be empty")

@@ -256,10 +256,10 @@ def _problem(message: str) -> Error | None:
     if problem is None or not message.startswith("errno "):
         return problem
     number = int(message.split(" ", 2)[1])
-    if problem.doing.startswith("join "):
-        problem.hint = problem.hint or cgroups.hint(number)
     if problem.doing.startswith("enter the container") and number in (3, 12):  # ESRCH, ENOMEM
         problem.hint = "its first process has ended"
+    elif problem.doing.startswith(("join ", "enter ")):
+        problem.hint = problem.hint or cgroups.hint(number)
     return problem
 
 
