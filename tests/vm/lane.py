@@ -80,7 +80,7 @@ def main() -> int:
             if given.serve:
                 return serve(guest)
             pytest = "exec .venv/bin/python -m pytest -p no:cacheprovider"
-            run = f"cd /tree && OCIMK_VM=1 {pytest} -m vm -o timeout=600 tests/vm"
+            run = f"cd /tree && OCIMK_VM=1 {pytest} -m vm -o timeout=900 -o faulthandler_timeout=850 tests/vm"
             if given.clients:
                 run = f"cd /tree && OCIMK_VM=1 OCIMK_CLIENT=all {pytest} tests/clients"
             status = subprocess.run([*guest, f"{run} {shlex.join(given.rest)}"], check=False).returncode

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,15 +29,20 @@ class Podman:
 
 
 @pytest.fixture
-def podman(tmp_path: Path, busybox: Path) -> Iterator[Podman]:
-    kit.make_rootfs(tmp_path / "rootfs", busybox)
-    with tarfile.open(tmp_path / "image.tar", "w") as archive:
-        archive.add(tmp_path / "rootfs", ".")
-    made = Podman(tmp_path)
-    made("import", "--quiet", str(tmp_path / "image.tar"), "bb")
-    yield made
-    made("rm", "--force", "--all", "--time", "0")
-    subprocess.run(["umount", "-R", tmp_path / "root"], stderr=subprocess.DEVNULL, check=False)
+def podman() -> Iterator[Podman]:
+    # Podman takes no runroot of a long name.
+    with tempfile.TemporaryDirectory(prefix="vm", dir="/tmp") as name:
+        place = Path(name)
+        (place / "rootfs/bin").mkdir(parents=True)
+        for applet in ("busybox", "sleep", "cat"):
+            shutil.copy(shutil.which("busybox") or "", place / "rootfs/bin" / applet)
+        with tarfile.open(place / "image.tar", "w") as archive:
+            archive.add(place / "rootfs", ".")
+        made = Podman(place)
+        made("import", "--quiet", str(place / "image.tar"), "bb")
+        yield made
+        made("rm", "--force", "--all", "--time", "0")
+        subprocess.run(["umount", "-R", place / "root"], stderr=subprocess.DEVNULL, check=False)
 
 
 def test_a_container_in_a_scope_of_its_own(podman: Podman) -> None:
