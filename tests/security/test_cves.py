@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attacks
+import pytest
 import siege
 from siege import Siege
 
@@ -21,6 +22,11 @@ def test_cve_2016_3697(lab: Siege) -> None:
 
 def test_cve_2016_8867(lab: Siege) -> None:
     held(lab, attacks.capabilities_of_a_user)
+
+
+@pytest.mark.parametrize("capabilities", [(), ("CAP_SYS_PTRACE",)], ids=["plain", "ptrace"])
+def test_cve_2016_9962(lab: Siege, capabilities: tuple[str, ...]) -> None:
+    held(lab, lambda lab: attacks.watched_from_inside(lab, capabilities))
 
 
 def test_cve_2019_5736(lab: Siege) -> None:
@@ -117,3 +123,27 @@ def test_names_that_lead_elsewhere(lab: Siege) -> None:
 
 def test_cgroups_that_lead_elsewhere(lab: Siege) -> None:
     held(lab, attacks.cgroups_that_lead_elsewhere)
+
+
+# ---- oci exec --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("capabilities", [(), ("CAP_SYS_PTRACE",)], ids=["plain", "ptrace"])
+def test_cve_2016_9962_exec(lab: Siege, capabilities: tuple[str, ...]) -> None:
+    held(lab, lambda lab: attacks.exec_watched_from_inside(lab, *capabilities))
+
+
+def test_cve_2022_29162_exec(lab: Siege) -> None:
+    held(lab, attacks.capabilities_of_exec)
+
+
+def test_cve_2024_21626_exec(lab: Siege) -> None:
+    held(lab, attacks.directory_of_exec)
+
+
+def test_cve_2026_30892_exec(lab: Siege) -> None:
+    held(lab, attacks.users_of_exec)
+
+
+def test_cgroups_of_exec_that_lead_elsewhere(lab: Siege) -> None:
+    held(lab, attacks.cgroups_of_exec)

@@ -15,6 +15,7 @@ import kit
 GAINS: tuple[tuple[str, siege.Attack, str], ...] = (
     ("2016_3697", attacks.user_named_by_a_number, "user_by_name"),
     ("2016_8867", attacks.capabilities_of_a_user, "capabilities_are_kept"),
+    ("2016_9962", attacks.watched_from_inside, "enters_early"),
     ("2019_5736", attacks.executable_is_overwritten, "image_is_a_file_of_the_host"),
     ("2019_16884", attacks.proc_that_is_faked, "proc_may_be_covered"),
     ("2019_18837", attacks.links_as_mount_points, "unconfined"),

@@ -174,7 +174,7 @@ def image_is_a_file_of_the_host() -> None:
 
 def enters_early() -> None:
     """A joined pid namespace is entered before the root filesystem is made, with the interpreter and all rights."""
-    module("stages.birth").enters_late = lambda folder: False
+    module("stages.birth").enters_late = lambda folder, namespace: False
 
 
 # ---- who the process is ----------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ One socket pair of SOCK_SEQPACKET, one message a packet, text:
                                 warning TEXT                   for the log, which is the host side's to write
                                 console                        with the terminal's master as SCM_RIGHTS
                                 pid NUMBER                     the first process, as the host numbers it
-    from the host's side        go                             go on
+                                born                           the process that entered a joined pid namespace lives
+    from the host's side        go                             go on; to that process its id in there instead
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LIMIT = 32 * 1024
+
+PID_DIGITS = 10
+"""How many bytes hold the id of a process that is not known yet; spaces before it are none of JSON's business."""
+LATER = 9999999999
+"""What stands for it until then."""
 
 
 def send(fd: int, text: str) -> None:

@@ -10,6 +10,12 @@ from _struct import Struct
 
 from ..native import _native
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Parameter = tuple[bytes, bytes | int | None]
+
 _call = _native.syscall
 _NR = _native.NR
 
@@ -66,6 +72,7 @@ _MOVE_T_EMPTY_PATH = 0x40
 
 _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
+_FSCONFIG_SET_FD = 5
 _FSCONFIG_CMD_CREATE = 6
 
 STRING_LIMIT = 255
@@ -85,6 +92,21 @@ _STATX_MNT_ID_UNIQUE = 0x4000
 _MNT_ID_AT = 0x90
 
 _mount_attr = Struct("=4Q").pack
+
+
+def knows_pidns(namespace: int) -> bool:
+    """Whether a procfs of another pid namespace than our own can be mounted (option pidns, Linux 6.17)."""
+    try:
+        context = _call(_NR["fsopen"], b"proc", 1)
+    except OSError:
+        return False
+    try:
+        _call(_NR["fsconfig"], context, _FSCONFIG_SET_FD, b"pidns", None, namespace)
+    except OSError:
+        return False
+    finally:
+        posix.close(context)
+    return True
 
 
 class FilesystemError(OSError):
@@ -121,10 +143,11 @@ def mount_setattr(
     _call(_NR["mount_setattr"], fd, b"", flags, attr, len(attr))
 
 
-def new_filesystem(kind: bytes, parameters: list[tuple[bytes, bytes | None]], attributes: int) -> int:
+def new_filesystem(kind: bytes, parameters: Sequence[Parameter], attributes: int) -> int:
     """A detached mount of a filesystem of this type.
 
-    A parameter is a name and its value, None for a flag. Raises FilesystemError with the kernel's words.
+    A parameter is a name and its value, None for a flag, a number for a descriptor. Raises FilesystemError with the
+    kernel's words.
     """
     try:
         context = _call(_NR["fsopen"], kind, 1)
@@ -134,6 +157,9 @@ def new_filesystem(kind: bytes, parameters: list[tuple[bytes, bytes | None]], at
     try:
         for name, value in parameters:
             at = name
+            if isinstance(value, int):
+                _call(_NR["fsconfig"], context, _FSCONFIG_SET_FD, name, None, value)
+                continue
             command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
             _call(_NR["fsconfig"], context, command, name, value, 0)
         at = b""

@@ -33,6 +33,21 @@ def start_time(pid: int) -> int:
     return status(pid)[1]
 
 
+def inner_pid(pid: int) -> int:
+    """The process's id in its own pid namespace; 0 when there is no such process. See NSpid in proc_pid_status(5)."""
+    try:
+        fd = posix.open(f"/proc/{pid}/status", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        told = posix.read(fd, 8192).partition(b"\nNSpid:")[2].partition(b"\n")[0].split()
+    except OSError:
+        return 0
+    finally:
+        posix.close(fd)
+    return int(told[-1]) if told else 0
+
+
 def alive(pid: int, started: int) -> bool:
     """Whether the very process (pid and start time) still runs; a zombie does not."""
     if pid <= 0:

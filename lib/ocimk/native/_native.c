@@ -49,7 +49,7 @@ struct number {
 
 #define N(name) {#name, SYS_##name}
 static const struct number numbers[] = {
-    N(accept4), N(acct), N(bpf), N(capget), N(capset), N(chdir), N(chroot), N(clone3), N(close),
+    N(accept4), N(acct), N(bpf), N(capget), N(capset), N(chdir), N(chroot), N(clone), N(clone3), N(close),
     N(close_range), N(dup3), N(epoll_create1), N(eventfd2), N(execve), N(execveat), N(exit_group),
     N(faccessat2), N(fchdir), N(fchmod), N(fchown), N(fcntl), N(fsconfig), N(fsmount), N(fsopen),
     N(fspick), N(fstatfs), N(getcwd), N(getpid), N(ioctl), N(ioprio_get), N(ioprio_set), N(keyctl),

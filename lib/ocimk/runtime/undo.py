@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ..container import names
 from ..container.folder import Folder
 from ..errors import Error, reason, warn
+from ..linux import path as paths
 from ..stages import runner
 from . import plan
 
@@ -69,8 +71,8 @@ def after_failure(folder: Folder, problem: BaseException) -> None:
 
 
 def has_cgroup(folder: Folder) -> bool:
-    """Whether the container has cgroups of its own."""
-    return bool(folder.records("oci-cgroup"))
+    """Whether the container has cgroups of its own that somebody may be in: nobody is before cgroup.json is there."""
+    return bool(folder.records("oci-cgroup")) and paths.exists(f"{folder.path}/{names.CGROUP}")
 
 
 def kill_all(folder: Folder) -> None:

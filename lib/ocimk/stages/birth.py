@@ -42,6 +42,9 @@ class Order:
         self.flags = flags & ~ns.NEWCGROUP
         flags_read = posix.O_RDONLY | posix.O_CLOEXEC
         self.joins = [(kind, path, posix.open(path, flags_read)) for kind, path in _openable(joins)]
+        at = next((at for at, row in enumerate(self.joins) if row[0] == "pid"), -1)
+        if at >= 0 and enters_late(folder, self.joins[at][2]):
+            folder.fds["pidns"] = self.joins.pop(at)[2]
         self.offsets = (folder.config.get("linux") or {}).get("timeOffsets") or {}
         self.cgroup_fd, self.tasks, self.apart = _cgroups(folder)
 
@@ -57,6 +60,25 @@ class Order:
         for fd in [fd for _, _, fd in self.joins] + self.tasks + [self.cgroup_fd]:
             if fd >= 0:
                 posix.close(fd)
+
+
+def enters_late(folder: Folder, namespace: int) -> bool:
+    """Whether a pid namespace given by path is entered only by the waiting image, when all else is done and the rights
+    are gone: those who are in it see every process that enters. With CAP_SYS_PTRACE they could look into it, and
+    through it at the host's files, and hold its executable.
+
+    It takes a kernel that mounts the procfs of a namespace from outside. With a user namespace the first process could
+    not enter later, but those in it have no power over a process that was executed outside and may not be dumped.
+    """
+    if any(entry["type"] == "user" for entry in folder.config["linux"]["namespaces"]):
+        return False
+    if ((folder.config["linux"].get("seccomp")) or {}).get("listenerPath"):
+        return False  # the agent is told the process's id before the filter binds
+    ours = posix.stat("/proc/self/ns/pid")
+    theirs = posix.fstat(namespace)
+    from ..linux import mount
+
+    return (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) and mount.knows_pidns(namespace)
 
 
 def _openable(joins: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -105,6 +127,8 @@ def start(folder: Folder, following: list[str]) -> Child:
     finally:
         theirs.close()
         order.close()
+        if "pidns" in folder.fds:
+            posix.close(folder.fds.pop("pidns"))
     barrier.close(folder)
     try:
         if order.apart:
@@ -280,6 +304,10 @@ def _serve(folder: Folder, child: Child) -> None:
             child.ready = True
             tighten(folder)
             runner.run(folder, ["oci-state", "apply", folder.path, "created"])
+        elif message.startswith("pid "):
+            _succeed(folder, child, int(message[4:]))
+        elif message == "born":
+            pass
         elif not message:
             return _ended(child)
         else:
@@ -292,6 +320,23 @@ def dismiss_holder(folder: Folder) -> None:
         from .cgroups import holder
 
         holder.dismiss(folder)
+
+
+def _succeed(folder: Folder, child: Child, pid: int) -> None:
+    """Go on with the process that the first one has become by a clone, in the pid namespace that was joined; it waits
+    to be told its id there, once for itself and once for each hook that it has to tell."""
+    posix.waitpid(child.pid, 0)
+    if child.pidfd >= 0:
+        posix.close(child.pidfd)
+    child.pid = pid
+    child.pidfd = process.pidfd_open(pid)
+    child.started = process.start_time(pid)
+    folder.record(unshare.NAME, "process", f"{pid} {child.started}")
+    folder.forget()
+    folder.commit(**folder.state | {"pid": pid, "ocimk": {**folder.state["ocimk"], "startTime": child.started}})
+    inner = process.inner_pid(pid)
+    for _ in range(1 + len((folder.config.get("hooks") or {}).get("startContainer") or [])):
+        sync.send(child.sync.fileno(), f"{inner:>{sync.PID_DIGITS}}")
 
 
 def tighten(folder: Folder) -> None:

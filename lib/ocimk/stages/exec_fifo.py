@@ -15,6 +15,7 @@ import time
 from ..container import barrier, names, sync, trace
 from ..container.folder import Folder
 from ..errors import Error, debug
+from ..linux import namespaces
 from ..native import _native, image
 from . import environment, process_plan
 from .rootfs import enter, root
@@ -53,12 +54,14 @@ def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
     if "--no-new-keyring" not in options:
         new_keyring(folder.id)
     hold_streams()
-    new_session()
+    if "pidns" not in folder.fds:
+        new_session()
     open_outside(folder)
     words = environment.of(process_plan.of(folder), number(options, "--listen-fds"), folder.fds.get("root", -1))
     plan = process_plan.build(folder, words, kept, posix.getpid())
     enter.enter(folder, "--no-pivot" in options, root.propagation(folder.config))
     take_terminal(folder)
+    enter_pid_namespace(folder)
     trace.note(folder, [NAME, "apply", folder.path], began, "done")
     become(folder, code, plan, kept)
 
@@ -126,12 +129,23 @@ def take_terminal(folder: Folder) -> None:
         raise Error("process.terminal", "nobody takes the terminal's master", "use oci-unshare with --console-socket")
     sync.send_descriptor(fd, "console", master)
     posix.close(master)
-    fcntl.ioctl(console, _TIOCSCTTY, 0)
+    if "pidns" not in folder.fds:
+        fcntl.ioctl(console, _TIOCSCTTY, 0)
     user = folder.config["process"].get("user") or {}
     posix.fchown(console, int(user.get("uid") or 0), -1)
     for stream in (0, 1, 2):
         posix.dup2(console, stream)
     posix.close(console)
+
+
+def enter_pid_namespace(folder: Folder) -> None:
+    """Let the image's child be born in the pid namespace that is joined (birth.enters_late). Raises Error."""
+    if "pidns" not in folder.fds:
+        return
+    try:
+        namespaces.setns(folder.fds["pidns"], namespaces.NEWPID)
+    except OSError as problem:
+        raise Error("join pid namespace", problem) from None
 
 
 def become(folder: Folder, code: bytes, plan: image.Plan, kept: int) -> NoReturn:

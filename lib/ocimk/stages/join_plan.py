@@ -6,7 +6,9 @@ of ours whose executable is a file of the host, and none that holds a descriptor
 1. outside: what needs the host's rights (OOM score, labels, cgroups, limits of a user namespace), then setns(2) by
    pidfd, all namespaces at once, the root by descriptor; then all that was needed for it is closed
 2. it goes on as a child, since only a child is born into the pid namespace; the child's parent is ``oci exec``
-3. inside: session, keyring, terminal; then as the container's first process does (process_plan.py), without the wait
+3. before that, where it can be, all rights but the program's are given up, as the container's first process does
+   (process_plan.py): who has CAP_SYS_PTRACE in there gains nothing by looking into it
+4. inside: session, terminal, the program
 """
 
 from __future__ import annotations
@@ -142,7 +144,38 @@ class Entrance(process_plan.Builder):
         self._affinity(affinity, "final")
         self._enter()
         self._close_all_but([self.report, self.told, self.folder.fds.get("seccomp", -1)])
+        self._keyring()
+        if self.process.get("terminal"):
+            uid = int((self.process.get("user") or {}).get("uid") or 0)
+            self.call(f"process.terminal: give it to uid {uid}", "fchown", 0, uid, _ALL)
+        if self.told >= 0 or self.must_enter_first():
+            self._go_in()
+            self._become_the_user()
+        else:
+            self._become_the_user()
+            self._go_in()
+
+    def _go_in(self) -> None:
+        """Go on as a child, which is in the pid namespace and leads a session."""
         self.plan.divide("enter the container: clone", namespaces.CLONE_PARENT, -1, PID, BORN)
+        self.call("setsid", "setsid", may_fail=True)
+        if self.process.get("terminal"):
+            self.call("process.terminal: make it the controlling terminal", "ioctl", 0, _TIOCSCTTY, 0)
+
+    def _become_the_user(self) -> None:
+        if self.told >= 0:
+            self.pid_told = self.call("learn the process's id", "read", self.told, 0, 0)
+        self.attributes()
+        early, _ = self.directory()
+        if not self.process.get("noNewPrivileges"):
+            self.filter()
+        self.user(early)
+
+    def _keyring(self) -> None:
+        """The session keyring that create made for the container, or a new one. See keyrings(7)."""
+        if not self.folder.state["ocimk"].get("callersKeyring"):
+            name = f"_ses.{self.folder.id}".encode() + b"\0"
+            self.call("join the session keyring", "keyctl", _JOIN_SESSION_KEYRING, name, may_fail=True)
 
     def _affinity(self, affinity: dict[str, str], which: str) -> None:
         if affinity.get(which):
@@ -202,23 +235,6 @@ class Entrance(process_plan.Builder):
 
     def inside(self, environment: list[str]) -> None:
         """From the birth in the container to the program."""
-        self._hide()
-        self.call("setsid", "setsid")
-        if not self.folder.state["ocimk"].get("callersKeyring"):
-            # The session keyring that create made for the container, or a new one. See keyrings(7).
-            name = f"_ses.{self.folder.id}".encode() + b"\0"
-            self.call("join the session keyring", "keyctl", _JOIN_SESSION_KEYRING, name, may_fail=True)
-        if self.process.get("terminal"):
-            uid = int((self.process.get("user") or {}).get("uid") or 0)
-            self.call("process.terminal: make it the controlling terminal", "ioctl", 0, _TIOCSCTTY, 0)
-            self.call(f"process.terminal: give it to uid {uid}", "fchown", 0, uid, _ALL)
-        if self.told >= 0:
-            self.pid_told = self.call("learn the process's id", "read", self.told, 0, 0)
-        self.attributes()
-        early, _ = self.directory()
-        if not self.process.get("noNewPrivileges"):
-            self.filter()
-        self.user(early)
         listed = self.lookup(environment)
         # Whoever waits for us has gone when this fails: then nothing is started any more.
         self.call("tell that all is ready", "write", self.report, READY.encode(), len(READY))

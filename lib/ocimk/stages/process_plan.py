@@ -11,13 +11,14 @@
 
 from __future__ import annotations
 
+import errno
 import posix
 from _struct import pack
 
-from ..container import names
+from ..container import names, sync
 from ..container.folder import Folder
 from ..errors import Error, debug, warn
-from ..linux import capability, prctl, rlimit
+from ..linux import capability, namespaces, prctl, rlimit
 from ..native import image
 
 TYPE_CHECKING = False
@@ -33,6 +34,8 @@ _ALL = 0xFFFFFFFF
 _CLOSE_ON_EXEC = 4  # CLOSE_RANGE_CLOEXEC
 _SETMASK = 2  # SIG_SETMASK
 NO_PROCESS = "process property must not be empty"
+_TIOCSCTTY = 0x540E
+_ALLOW, _LOG, _ERRNO = 0x7FFF0000, 0x7FFC0000, 0x00050000  # SECCOMP_RET_*
 _UMASK = 0o022  # what runc sets when process.user.umask is absent, and what people rely on
 
 
@@ -49,6 +52,10 @@ class Builder:
         """The step that reads the process's id, which nobody knows beforehand."""
         self.setgroups = "/proc/self/setgroups"
         """The file that tells whether its user namespace lets it set groups."""
+        self.entered = False
+        """Whether the process goes on as a child, in a pid namespace of others."""
+        self.told: list[image.Address] = []
+        """What startContainer hooks are told then: the process's id is filled in by the process itself."""
         self.kept = kept
         """How many descriptors after 2 are the program's (--preserve-fds, LISTEN_FDS)."""
 
@@ -150,6 +157,8 @@ class Builder:
         self.call(f"process.user.gid: set gid {gid}", "setresgid", gid, gid, gid)
         self.call(f"process.user.uid: set uid {uid}", "setresuid", uid, uid, uid)
         self.calls(sets.after_user())
+        # The change of user may have undone it: fs.suid_dumpable.
+        self.calls([prctl.call("prctl(PR_SET_DUMPABLE)", prctl.SET_DUMPABLE, 0)])
         late, _ = self.directory()
         late.flags = 0
         self.plan.cancels(early, late, more=1)
@@ -179,11 +188,63 @@ class Builder:
         self.plan.ready(verdict)
         self.plan.add(image.AWAIT, "wait for start", args=(fifo,))
         self._hooks(environment, pid)
-        if "label" in self.folder.fds:
+        if "label" in self.folder.fds and not self.entered:
             from . import lsm
 
             lsm.write(self.plan, self.folder)
         self.become(listed, environment)
+
+    def enter(self) -> None:
+        """Go on as a child in the pid namespace that was joined: its rights are those of the program by now. It leads a
+        session of its own, with the terminal if there is one, and waits until the host's side knows it."""
+        fd = self.folder.fds["sync"]
+        if "label" in self.folder.fds:
+            from . import lsm
+
+            lsm.write(self.plan, self.folder)  # to a file of this very task; the child inherits it
+        self.plan.divide("enter the pid namespace: clone", namespaces.CLONE_PARENT, -1, "pid ", "born")
+        self.call("setsid", "setsid", may_fail=True)
+        if self.process.get("terminal"):
+            self.call("process.terminal: make it the controlling terminal", "ioctl", 0, _TIOCSCTTY, 0)
+        from . import hooks
+
+        places = [self.plan.room(b" " * sync.PID_DIGITS)]
+        for _ in hooks.of_kind(self.folder, "startContainer"):
+            told = hooks.state(self.folder, "startContainer", "created", sync.LATER)
+            self.told.append(self.plan.room(told))
+            places.append(image.Address(self.told[-1] + told.index(b"%d" % sync.LATER)))
+        for place in places:
+            self.call("wait for the host's side", "read", fd, place, sync.PID_DIGITS)
+        self.entered = True
+
+    def must_enter_first(self) -> bool:
+        """Whether a pid namespace must be entered before the rights are given up: no child inherits every scheduling,
+        and a filter may forbid to make one."""
+        if self.process.get("scheduler"):
+            return True
+        return not self.process.get("noNewPrivileges") and self._binds_clone()
+
+    def _binds_clone(self) -> bool:
+        """Whether the filter, once loaded, does not let us go on as a child."""
+        from ..linux import bpf_filter
+        from ..linux import seccomp as kernel
+        from . import seccomp
+
+        found = seccomp.load_info(self.folder) if (self.folder.config.get("linux") or {}).get("seccomp") else None
+        if found is None:
+            return False
+        program = bpf_filter.unpack(found[0])
+        audit = kernel.AUDIT_ARCH[kernel.NATIVE[posix.uname().machine]]
+
+        def answer(name: str, *args: int) -> tuple[int, int]:
+            return bpf_filter.split(bpf_filter.run(program, audit, image.number(name), args))
+
+        allowing = (_ALLOW, _LOG)
+        first = answer("clone3")
+        if first[0] in allowing:
+            return False
+        refused = first[0] == _ERRNO and first[1] in (errno.EPERM, errno.ENOSYS)
+        return not (refused and answer("clone", namespaces.CLONE_PARENT)[0] in allowing)
 
     def lookup(self, environment: list[str]) -> image.Address:
         """Look for the program with the user's own rights; returns the list of where it may be."""
@@ -213,11 +274,12 @@ class Builder:
         from . import hooks
 
         for number, hook in enumerate(hooks.of_kind(self.folder, "startContainer")):
-            told = hooks.state(self.folder, "startContainer", "created", pid)
+            told = hooks.state(self.folder, "startContainer", "created", sync.LATER if self.entered else pid)
+            state = self.told[number] if self.entered else self.plan.blob(told)
             env = hook.get("env")
             argv = self.plan.words([str(word) for word in hook.get("args") or [hook["path"]]])
             words = self.plan.words(environment if env is None else env)
-            where = (self.plan.text(hook["path"]), argv, words, self.plan.blob(told), len(told))
+            where = (self.plan.text(hook["path"]), argv, words, state, len(told))
             label = f"error running startContainer hook #{number} {hook['path']}"
             self.plan.add(image.HOOK, label, args=(*where, int(hook.get("timeout") or 0)))
 
@@ -244,11 +306,15 @@ def build(folder: Folder, environment: list[str], kept: int, pid: int) -> image.
     """The whole plan for the container's first process, *pid* as it sees itself."""
     builder = Builder(folder, kept)
     builder.close_ourselves()
+    if "pidns" in folder.fds and builder.must_enter_first():
+        builder.enter()
     builder.attributes()
     early, _ = builder.directory()
     if not builder.process.get("noNewPrivileges"):
         builder.filter()
     builder.user(early)
+    if "pidns" in folder.fds and not builder.entered:
+        builder.enter()
     builder.program(environment, folder.fds.get(names.VERDICT, 2), folder.fds.get(names.FIFO, 0), pid)
     return builder.plan
 

@@ -12,6 +12,7 @@ from _struct import pack
 
 from .. import jsonio
 from ..container.folder import Folder
+from ..container.sync import LATER, PID_DIGITS
 from ..errors import Error
 from ..native import image
 from ..spec.state import container_process_state, state_json
@@ -20,9 +21,7 @@ from . import seccomp
 _SOL_SOCKET = 1
 _SCM_RIGHTS = 1
 
-PID_DIGITS = 10
-"""How many bytes hold the id of a process that is not known yet; spaces before it are none of JSON's business."""
-_LATER = b"9999999999"
+_LATER = b"%d" % LATER
 
 
 def connect(folder: Folder) -> None:
@@ -68,5 +67,5 @@ def _message(folder: Folder, metadata: str, running: bool) -> bytes:
     pid = int(own.get("pid", 0))
     status = str(own.get("status")) if running else "creating"
     told = state_json(own["ociVersion"], folder.id, status, pid, folder.bundle, own.get("annotations"))
-    known = container_process_state(told, int(_LATER) if running else pid, metadata)
+    known = container_process_state(told, LATER if running else pid, metadata)
     return jsonio.dumps(known).encode("utf-8", "surrogateescape")

@@ -131,7 +131,7 @@ class Cover:
 
 def empty_filesystem(work: Work) -> int:
     """A read-only tmpfs that holds nothing and never can. Raises OSError."""
-    told: list[tuple[bytes, bytes | None]] = [
+    told: list[m.Parameter] = [
         (b"source", b"tmpfs"),
         (b"ro", None),
         (b"nr_blocks", b"1"),

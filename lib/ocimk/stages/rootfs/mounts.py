@@ -142,7 +142,10 @@ def new(work: Work, entry: Entry, target: int, data: list[bytes]) -> int:
     classic = bool(from_kernel & m.MS_I_VERSION) or any(len(word) > m.STRING_LIMIT for word in data)
     if not classic:
         try:
-            made = m.new_filesystem(_name(entry), parameters(entry, data, flags), options.attributes(flags))
+            told = parameters(entry, data, flags)
+            if entry.kind == "proc" and "pidns" in work.folder.fds:
+                told.append((b"pidns", work.folder.fds["pidns"]))
+            made = m.new_filesystem(_name(entry), told, options.attributes(flags))
         except m.FilesystemError as problem:
             # ENOSYS: no fsopen(2) here. EINVAL for nosymfollow: fsmount(2) knows it from Linux 5.14 on,
             # mount(2) from 5.10.
@@ -173,9 +176,9 @@ def _name(entry: Entry) -> bytes:
     return plan.encode(entry.kind, f"{entry.where}.type")
 
 
-def parameters(entry: Entry, data: list[bytes], flags: int) -> list[tuple[bytes, bytes | None]]:
+def parameters(entry: Entry, data: list[bytes], flags: int) -> list[m.Parameter]:
     """What fsconfig(2) is told: the source, the flags that are the filesystem's, its own options."""
-    told: list[tuple[bytes, bytes | None]] = []
+    told: list[m.Parameter] = []
     if entry.source:
         told.append((b"source", plan.encode(entry.source, f"{entry.where}.source")))
     if flags & m.MS_RDONLY:
