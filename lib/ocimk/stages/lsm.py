@@ -8,11 +8,13 @@ very credentials that opened the file, and an exec makes new ones.
 
 from __future__ import annotations
 
+import errno
 import posix
+from _struct import pack
 
 from ..container.folder import Folder
 from ..errors import Error
-from ..linux import mount
+from ..linux import openat2
 from ..native import image
 
 TYPE_CHECKING = False
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _APPARMOR = ("/proc/self/attr/apparmor", "/proc/self/attr")
 _SELINUX = ("/proc/self/attr",)
 _FILE = "exec"
+_STRAIGHT = openat2.RESOLVE_BENEATH | openat2.RESOLVE_NO_MAGICLINKS | openat2.RESOLVE_NO_XDEV
 _AT_FDCWD = -100
 
 
@@ -71,17 +74,19 @@ def _wanted(process: dict[str, Any]) -> tuple[tuple[str, ...], str, str]:
 
 
 def _open(paths: tuple[str, ...], doing: str) -> tuple[int, str]:
-    for path in paths:
-        try:
-            fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC | posix.O_NOFOLLOW)
-        except FileNotFoundError:
-            continue
-        except OSError as problem:
-            raise Error(f"{doing}: open {path}", problem) from None
-        if mount.magic(fd) != mount.PROC:
-            posix.close(fd)
-            raise Error(f"{doing}: open {path}", "it is not on procfs")
-        return fd, path
+    """The first of these folders that is there, from a verified procfs and through no mount. Raises Error."""
+    from .sysctl import open_proc
+
+    with openat2.Held(open_proc(doing)) as proc:
+        for path in paths:
+            try:
+                below = path.removeprefix("/proc/").encode()
+                return openat2.openat2(proc, below, openat2.DIRECTORY, 0, _STRAIGHT), path
+            except FileNotFoundError:
+                continue
+            except OSError as problem:
+                hint = "something is mounted over it" if problem.errno == errno.EXDEV else ""
+                raise Error(f"{doing}: open {path}", problem, hint) from None
     raise Error(doing, f"no {paths[-1]}", "the kernel lacks the security module")
 
 
@@ -89,15 +94,19 @@ def write(plan: image.Plan, folder: Folder) -> None:
     """Add the calls that write the label; what the kernel refuses (an unknown profile) becomes the error."""
     fd = folder.fds.get("label", -1)
     if fd >= 0:
-        _write(plan, folder.config["process"], fd, _FILE)
+        _write(plan, folder.config["process"], fd)
 
 
-def _write(plan: image.Plan, process: dict[str, Any], fd: int, path: str) -> None:
+def _write(plan: image.Plan, process: dict[str, Any], fd: int, opened: image.Step | None = None) -> None:
+    """Write to the file in the folder *fd*, or that the step *opened* opens, whatever may be mounted over it."""
     _, doing, text = _wanted(process)
     data = text.encode("utf-8", "surrogateescape")
     doing = f"{doing}: apply {text.removeprefix('exec ')}"
-    opened = plan.call(doing, "openat", fd, path.encode() + b"\0", posix.O_WRONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW)
-    plan.feeds(opened, plan.call(doing, "write", -1, data, len(data)))
+    how = pack("=3Q", posix.O_WRONLY | posix.O_CLOEXEC, 0, _STRAIGHT | openat2.RESOLVE_NO_SYMLINKS)
+    found = plan.call(doing, "openat2", fd, _FILE.encode() + b"\0", how, len(how))
+    if opened is not None:
+        plan.feeds(opened, found)
+    plan.feeds(found, plan.call(doing, "write", -1, data, len(data)))
 
 
 def write_outside(plan: image.Plan, process: dict[str, Any]) -> None:
@@ -107,4 +116,5 @@ def write_outside(plan: image.Plan, process: dict[str, Any]) -> None:
     if paths:
         fd, path = _open(paths, doing)
         posix.close(fd)
-        _write(plan, process, _AT_FDCWD, f"{path}/{_FILE}")
+        opened = plan.call(doing, "openat", _AT_FDCWD, path.encode() + b"\0", openat2.DIRECTORY)
+        _write(plan, process, -1, opened)

@@ -175,7 +175,7 @@ def _set_name(key: str, call: str, name: str) -> None:
 def _write_all(settings: list[tuple[str, str, str]]) -> None:
     """Write through the procfs at /proc; what is covered or read-only there, through a fresh one that nothing
     covers."""
-    with openat2.Held(_open_proc()) as proc:
+    with openat2.Held(open_proc("linux.sysctl")) as proc:
         fresh = -1
         try:
             for key, path, value in settings:
@@ -216,18 +216,18 @@ def _failed(key: str, value: str, problem: OSError) -> Error:
     return Error(f"{where(key)}: write {value!r}", problem, _REMEDIES.get(problem.errno or 0, ""))
 
 
-def _open_proc() -> int:
+def open_proc(doing: str) -> int:
     """The procfs at /proc. Raises Error when what is there is something else."""
     try:
         fd = posix.open("/proc", _PROC_FLAGS)
     except OSError as problem:
-        raise Error("linux.sysctl: open /proc", problem) from None
+        raise Error(f"{doing}: open /proc", problem) from None
     held = bytearray(256)
     syscall(NR["fstatfs"], fd, held)
     # struct statfs begins with f_type, a long; procfs gives its root the inode number 1 (PROC_ROOT_INO).
     if _struct.unpack_from("@l", held)[0] != PROC_SUPER_MAGIC or posix.fstat(fd).st_ino != 1:
         posix.close(fd)
-        raise Error("linux.sysctl: open /proc", "it is not the root of a procfs", "mount proc there")
+        raise Error(f"{doing}: open /proc", "it is not the root of a procfs", "mount proc there")
     return fd
 
 
