@@ -54,7 +54,7 @@ class Builder:
         """The file that tells whether its user namespace lets it set groups."""
         self.entered = False
         """Whether the process goes on as a child, in a pid namespace of others."""
-        self.told: list[image.Address] = []
+        self.hooks_told: list[image.Address] = []
         """What startContainer hooks are told then: the process's id is filled in by the process itself."""
         self.kept = kept
         """How many descriptors after 2 are the program's (--preserve-fds, LISTEN_FDS)."""
@@ -211,8 +211,8 @@ class Builder:
         places = [self.plan.room(b" " * sync.PID_DIGITS)]
         for _ in hooks.of_kind(self.folder, "startContainer"):
             told = hooks.state(self.folder, "startContainer", "created", sync.LATER)
-            self.told.append(self.plan.room(told))
-            places.append(image.Address(self.told[-1] + told.index(b"%d" % sync.LATER)))
+            self.hooks_told.append(self.plan.room(told))
+            places.append(image.Address(self.hooks_told[-1] + told.index(b"%d" % sync.LATER)))
         for place in places:
             self.call("wait for the host's side", "read", fd, place, sync.PID_DIGITS)
         self.entered = True
@@ -275,7 +275,7 @@ class Builder:
 
         for number, hook in enumerate(hooks.of_kind(self.folder, "startContainer")):
             told = hooks.state(self.folder, "startContainer", "created", sync.LATER if self.entered else pid)
-            state = self.told[number] if self.entered else self.plan.blob(told)
+            state = self.hooks_told[number] if self.entered else self.plan.blob(told)
             env = hook.get("env")
             argv = self.plan.words([str(word) for word in hook.get("args") or [hook["path"]]])
             words = self.plan.words(environment if env is None else env)
