@@ -15,6 +15,9 @@ from kit import Bundle, Runtime, alive, await_true
 
 pytestmark = [pytest.mark.vm, pytest.mark.skipif(not shutil.which("criu"), reason="criu is not installed")]
 
+PATIENCE = 120
+"""Seconds for a machine that is translated."""
+
 COUNT = 'i=0; while true; do i=$((i+1)); echo "$i" > /data/count; sleep 0.1; done'
 
 
@@ -25,8 +28,8 @@ def counting(oci_called: Runtime, bundle: Bundle, tmp_path: Path) -> tuple[Runti
     bundle.bind(tmp_path / "data", "/data").namespace("cgroup").script(COUNT)
     name = oci_called.id()
     streams: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    assert oci_called.begin("run", "--detach", "--bundle", bundle.save(), name, **streams).wait(30) == 0
-    await_true(lambda: count(tmp_path) > 3, "it counts")
+    assert oci_called.begin("run", "--detach", "--bundle", bundle.save(), name, **streams).wait(PATIENCE) == 0
+    await_true(lambda: count(tmp_path) > 3, "it counts", PATIENCE)
     return oci_called, name, tmp_path
 
 
@@ -40,11 +43,11 @@ def restore(oci: Runtime, name: str, place: Path, *options: str) -> None:
     streams: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     words = ("--image-path", place / "images", "--work-path", place / "work", "--detach", "--bundle", place / "bundle")
     process = oci.begin("restore", *words, *options, name, **streams)
-    assert process.wait(60) == 0, process.stderr and process.stderr.read()
+    assert process.wait(PATIENCE) == 0, process.stderr and process.stderr.read()
 
 
 def checkpoint(oci: Runtime, name: str, place: Path, *options: str) -> None:
-    oci("checkpoint", "--image-path", place / "images", "--work-path", place / "work", *options, name, timeout=60).ok()
+    oci("checkpoint", "--image-path", place / "images", "--work-path", place / "work", *options, name, timeout=PATIENCE).ok()
 
 
 def test_there_and_back(counting: tuple[Runtime, str, Path]) -> None:
@@ -56,7 +59,7 @@ def test_there_and_back(counting: tuple[Runtime, str, Path]) -> None:
     state = oci.state(name)
     assert state["status"] == "running"
     assert (place / "pid").read_text() == str(state["pid"])
-    await_true(lambda: count(place) > before + 3, "it goes on counting from where it was")
+    await_true(lambda: count(place) > before + 3, "it goes on counting from where it was", PATIENCE)
     assert not (oci.root / name / "criu-root").exists()
     pids = oci("ps", "--format", "json", name).ok().json
     assert state["pid"] in pids
@@ -69,13 +72,13 @@ def test_it_goes_on_when_it_is_to(counting: tuple[Runtime, str, Path]) -> None:
     oci, name, place = counting
     checkpoint(oci, name, place, "--leave-running")
     before = count(place)
-    await_true(lambda: count(place) > before, "it goes on")
+    await_true(lambda: count(place) > before, "it goes on", PATIENCE)
     assert oci.state(name)["status"] == "running"
 
 
 def test_memory_first(counting: tuple[Runtime, str, Path]) -> None:
     oci, name, place = counting
-    oci("checkpoint", "--pre-dump", "--image-path", place / "first", name, timeout=60).ok()
+    oci("checkpoint", "--pre-dump", "--image-path", place / "first", name, timeout=PATIENCE).ok()
     assert oci.state(name)["status"] == "running"
     checkpoint(oci, name, place, "--parent-path", "../first")
     restore(oci, name, place)
@@ -89,10 +92,10 @@ def test_in_the_foreground(counting: tuple[Runtime, str, Path]) -> None:
     words = ("--image-path", place / "images", "--bundle", place / "bundle")
     process = oci.begin("restore", *words, name, **streams)
     before = count(place)
-    await_true(lambda: count(place) > before, "it counts again")
+    await_true(lambda: count(place) > before, "it counts again", PATIENCE)
     pid = oci.pid(name)
     oci("kill", name, "KILL").ok()
-    assert process.wait(30) == 128 + 9
+    assert process.wait(PATIENCE) == 128 + 9
     assert oci.names() == []
     assert not alive(pid)
 
@@ -104,6 +107,6 @@ def test_a_bundle_that_is_another_is_an_error_that_leaves_nothing(counting: tupl
     config["mounts"] = [mount for mount in config["mounts"] if mount["destination"] != "/data"]
     (place / "bundle/config.json").write_text(json.dumps(config))
     words = ("--image-path", place / "images", "--bundle", place / "bundle", "--detach")
-    oci("restore", *words, name, timeout=60).refused("criu failed", "restore.log")
+    oci("restore", *words, name, timeout=PATIENCE).refused("criu failed", "restore.log")
     assert oci.names() == []
     assert os.listdir(place / "images")
