@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,21 @@ def test_an_option_with_a_list_of_values(oci_called: Runtime, running: str) -> N
 def test_images_that_are_not_there(oci_called: Runtime, bundle: Bundle, tmp_path: Path) -> None:
     words = ("restore", "--image-path", tmp_path / "no", "--bundle", bundle.save(), oci_called.id())
     oci_called(*words).refused("--image-path", "no such directory")
+
+
+def test_what_is_mounted_in_the_folder_is_not_removed_with_it(oci_called: Runtime, running: str, tmp_path: Path) -> None:
+    """restore mounts the root filesystem there; whatever happens, what is in it stays."""
+    (tmp_path / "rootfs").mkdir()
+    (tmp_path / "rootfs/precious").touch()
+    place = oci_called.root / running / "criu-root"
+    place.mkdir()
+    subprocess.run(["mount", "--bind", tmp_path / "rootfs", place], check=True)
+    try:
+        oci_called("delete", "--force", running).refused("criu-root", "something is mounted there")
+        assert (tmp_path / "rootfs/precious").exists()
+    finally:
+        subprocess.run(["umount", place], check=True)
+    oci_called("delete", "--force", running).ok()
 
 
 def test_messages_come_back_as_they_went() -> None:

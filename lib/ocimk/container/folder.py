@@ -302,12 +302,21 @@ class Folder:
 
 
 def _remove(path: str) -> None:
-    """Remove a file, or a directory with all in it; links are not followed."""
+    """Remove a file, or a directory with all in it; links are not followed. Raises Error where something is mounted:
+    that is no part of the folder."""
     try:
         posix.unlink(path)
     except FileNotFoundError:
         return
     except (IsADirectoryError, PermissionError):
+        fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC)
+        try:
+            from ..linux.mount import is_mount_root
+
+            if is_mount_root(fd):
+                raise Error(f"remove {path}", "something is mounted there", f"umount {path}")
+        finally:
+            posix.close(fd)
         for name in posix.listdir(path):
             _remove(f"{path}/{name}")
         posix.rmdir(path)

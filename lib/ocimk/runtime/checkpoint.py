@@ -13,7 +13,7 @@ from ..linux import criu
 from ..linux.openat2 import DIRECTORY, Held, find
 from . import criu_options as common
 from . import delete as deletion
-from . import plan
+from . import mounts, plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def checkpoint(folder: Folder, invocation: Invocation) -> None:
     if not pre:
         _outside(folder, options)
         _keep_descriptors(folder, images)
+        if mounts.recorded(folder):
+            _write(f"{images}/{common.ADDED}", mounts.recorded(folder))
     places = common.directories(options, images, work)
     worker = criu.Worker(program)
     try:
@@ -134,14 +136,15 @@ def _keep_descriptors(folder: Folder, images: str) -> None:
             found.append(posix.readlink(f"/proc/{pid}/fd/{fd}"))
         except OSError:
             found.append("")
+    _write(f"{images}/{common.DESCRIPTORS}", found)
+
+
+def _write(path: str, found: object) -> None:
     try:
-        file = posix.open(
-            f"{images}/{common.DESCRIPTORS}", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600
-        )
-        write_all(file, jsonio.dumps(found).encode("utf-8", "surrogateescape"))
-        posix.close(file)
+        with Held(posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)) as fd:
+            write_all(fd, jsonio.dumps(found).encode("utf-8", "surrogateescape"))
     except OSError as problem:
-        raise Error(f"write {images}/{common.DESCRIPTORS}", problem) from None
+        raise Error(f"write {path}", problem) from None
 
 
 def _status_fd(invocation: Invocation) -> int:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 DESCRIPTORS = "descriptors.json"
 """In the folder of images: what standard input, output and error were, as runc keeps it."""
 
+ADDED = "ocimk-mounts.json"
+"""There too: what ``mounts add`` has added."""
+
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OLDEST = 30000
 _NEWNET = 0x40000000

@@ -17,11 +17,11 @@ from ..linux import criu, prctl, process
 from ..linux import mount as m
 from ..linux import path as paths
 from ..linux.openat2 import DIRECTORY, Held, find, make_directories, make_file
-from ..stages import runner
+from ..stages import birth, runner
 from ..stages.child import Child, hand_over_console
 from ..stages.rootfs import plan as roots
 from . import criu_options as common
-from . import plan, run, undo
+from . import mounts, plan, run, undo
 from .handover import check_console, write_pid_file
 from .interrupt import Interruptible
 
@@ -78,6 +78,7 @@ def restore(invocation: Invocation, detached: bool) -> tuple[Folder, Child]:
         try:
             terminal = bool((folder.config.get("process") or {}).get("terminal"))
             check_console(terminal, invocation.text("console-socket"), detached)
+            _recall_mounts(folder, images)
             for line in planned.host[1:]:
                 if line[0] != "oci-seccomp":  # filters are restored as they were
                     runner.run(folder, line)
@@ -123,10 +124,23 @@ def _hold_root(folder: Folder) -> str:
     return place
 
 
+def _recall_mounts(folder: Folder, images: str) -> None:
+    """Take over what ``mounts add`` had added to the container that was written. Raises Error."""
+    path = f"{images}/{common.ADDED}"
+    try:
+        with Held(posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)) as fd:
+            folder.write(names.MOUNTS, read_all(fd))
+    except FileNotFoundError:
+        return
+    except OSError as problem:
+        raise Error(f"read {path}", problem) from None
+
+
 def _make_places(folder: Folder) -> None:
     """Make the places that are missing for mounts, as create does; what lies on a tmpfs CRIU brings along. Bind mounts
     are put there meanwhile, for places that lie in them. Raises Error."""
-    entries = [entry for entry in roots.entries(folder.config, folder.bundle) if entry.kind != "cgroup"]
+    wanted = {"mounts": [*(folder.config.get("mounts") or []), *mounts.recorded(folder)]}
+    entries = [entry for entry in roots.entries(wanted, folder.bundle) if entry.kind != "cgroup"]
     memory = [entry.path + b"/" for entry in entries if entry.kind == "tmpfs"]
     made: list[int] = []
     with Held(posix.open(f"{folder.path}/{_HELD}", DIRECTORY)) as root:
@@ -192,6 +206,8 @@ class Restored:
         elif event == "post-restore":
             self._settle(pid)
             self.child.pidfd = process.pidfd_of(pid, self.child.started)
+            birth.dismiss_holder(self.folder)
+            birth.tighten(self.folder)
             runner.run(self.folder, ["oci-state", "apply", self.folder.path, "created"])
             self.child.ready = True
 
@@ -290,6 +306,11 @@ def _into_cgroups(folder: Folder, pid: int, options: Options) -> None:
         return
     if cgroups.load(folder).mode == "none":
         return
-    cgroups.attach(folder, pid)
+    if cgroups.apart(folder):
+        from ..stages.cgroups import systemd
+
+        systemd.attach(folder, pid)
+    else:
+        cgroups.attach(folder, pid)
     for controllers, path in cgroup.memberships(str(pid)).items():
         options.pair("cg_root", controllers, path)
