@@ -40,3 +40,17 @@ def test_an_unknown_profile_is_an_error(oci_called: kit.Runtime, bundle: kit.Bun
     bundle.process["apparmorProfile"] = "ocimk-nowhere"
 
     oci_called.run(bundle.script("true")).refused("ocimk-nowhere")
+
+
+def test_exec_is_confined_too(oci_called: kit.Runtime, bundle: kit.Bundle, profile: str) -> None:
+    """By the container's profile, or by the one that it is given; one that is unknown is an error."""
+    name = oci_called.detached(bundle.args("sleep", "100000"))
+    own = ("exec", name, "cat", "/proc/self/attr/current")
+    given = ("exec", "--apparmor", profile, name, "cat", "/proc/self/attr/current")
+    assert oci_called(*own).ok().out == "unconfined\n"
+    assert oci_called(*given).ok().out == "ocimk-vm (enforce)\n"
+    unknown = oci_called("exec", "--apparmor", "ocimk-nowhere", name, "true")
+    assert (unknown.status, "ocimk-nowhere" in unknown.err) == (255, True), unknown
+    bundle.process["apparmorProfile"] = profile
+    confined = oci_called.detached(bundle)
+    assert oci_called("exec", confined, "cat", "/proc/self/attr/current").ok().out == "ocimk-vm (enforce)\n"
