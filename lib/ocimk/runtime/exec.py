@@ -117,14 +117,11 @@ class _Patience:
     def wait(self, fd: int) -> None:
         """Return when the descriptor can be read. Raises Error once a signal has asked us to end and nothing more
         comes."""
-        while True:
-            came = self.screen.wait_readable(fd, _SETTLING if self.asked else -1)
-            self.asked = self.asked or next((number for number in came if number in ENDING), 0)
-            if came:
-                continue
-            if self.asked and not processes.wait_end(fd, 0):
-                raise Error(f"interrupted by signal {self.asked}", status=128 + self.asked)
-            return
+        try:
+            while came := self.screen.wait_readable(fd, _SETTLING if self.asked else -1):
+                self.asked = self.asked or next((number for number in came if number in ENDING), 0)
+        except TimeoutError:
+            raise Error(f"interrupted by signal {self.asked}", status=128 + self.asked) from None
 
 
 def _check_state(now: str, ignore_paused: bool) -> None:

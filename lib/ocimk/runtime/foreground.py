@@ -66,12 +66,15 @@ class Foreground:
         _signal.set_wakeup_fd(-1)
 
     def wait_readable(self, fd: int, milliseconds: int = -1) -> bytes:
-        """Wait until the descriptor can be read (b"" then), a signal has come (their numbers), or the time is up; what
-        is to be passed on is kept for stay()."""
+        """Wait until the descriptor can be read (b"" then) or a signal has come (their numbers); what is to be passed
+        on is kept for stay(). Raises TimeoutError."""
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
-        if self._wake not in dict(poll.poll(milliseconds)):
+        ready = dict(poll.poll(milliseconds))
+        if not ready:
+            raise TimeoutError
+        if self._wake not in ready:
             return b""
         numbers = posix.read(self._wake, 4096)
         self._kept += numbers
