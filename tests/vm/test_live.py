@@ -96,6 +96,20 @@ def test_running_out_of_memory_is_told_until_the_end(groups: Groups, bundle: kit
     assert events.wait(60) == 0
 
 
+def test_a_container_that_is_killed_as_a_whole_is_one_event(groups: Groups, bundle: kit.Bundle) -> None:
+    os.mkfifo(groups.place / "go")
+    bundle.linux["resources"] |= {"memory": {"limit": 24 * MIB, "swap": 24 * MIB}, "unified": {"memory.oom.group": "1"}}
+    bundle.bind(groups.place, "/in").script("sleep 1000 & sleep 1000 & read x < /in/go; tail /dev/zero")
+    name = groups.detached(bundle)
+    events = groups.begin("events", "--interval", "1h", name)
+    assert events.stdout
+    kit.await_true(lambda: kit.of_status(events.pid, "State")[0] == "S", "it listens", 60)
+    time.sleep(2)
+    (groups.place / "go").write_text("1\n")
+    assert events.wait(60) == 0
+    assert [json.loads(line) for line in events.stdout] == [{"type": "oom", "id": name}]
+
+
 def test_no_process_of_a_fork_bomb_survives(groups: Groups, bundle: kit.Bundle) -> None:
     bundle.linux["resources"]["pids"] = {"limit": 30}
     name = groups.detached(bundle.without("pid").script("bomb() { bomb | bomb & }; bomb; while :; do (sleep 1 &); done"))

@@ -112,12 +112,13 @@ class Notices:
         known = [kills(fd)]
 
         def told() -> int:
-            before = known[0]
+            one, whole = known[0]
             try:
                 known[0] = kills(fd)
             except OSError:
                 return GONE
-            return known[0] - before
+            # Where the whole cgroup is killed at once (memory.oom.group), that is one event.
+            return known[0][1] - whole or known[0][0] - one
 
         self._add(fd, told, select.POLLPRI)
 
@@ -138,10 +139,8 @@ class Notices:
         self.poll.register(fd, events)
 
 
-def kills(fd: int) -> int:
-    """oom_kill of an opened memory.events. Raises OSError."""
-    for line in posix.pread(fd, 4096, 0).splitlines():
-        key, _, value = line.partition(b" ")
-        if key == b"oom_kill":
-            return int(value)
-    return 0
+def kills(fd: int) -> tuple[int, int]:
+    """oom_kill (processes killed) and oom_group_kill (times that all were; kernel 5.17) of an opened memory.events.
+    Raises OSError."""
+    pairs = dict(line.split(b" ") for line in posix.pread(fd, 4096, 0).splitlines())
+    return int(pairs.get(b"oom_kill", 0)), int(pairs.get(b"oom_group_kill", 0))
