@@ -141,10 +141,12 @@ def test_devices_in_a_user_namespace(oci: Runtime, bundle: Bundle) -> None:
 
 def test_hooks_and_seccomp_with_a_user_namespace(oci: Runtime, bundle: Bundle, tmp_path: Path) -> None:
     bundle.user_namespace()
+    told = tmp_path / "told"
+    told.mkdir()
+    told.chmod(0o777)
     for kind in ("createRuntime", "createContainer", "poststart", "poststop"):
-        bundle.hook(kind, f"cat > {tmp_path}/{kind}; chmod 666 {tmp_path}/{kind} || true")
-    tmp_path.chmod(0o777)
-    for place in (tmp_path.parent, tmp_path.parent.parent):
+        bundle.hook(kind, f"cat > {told}/{kind}; chmod 666 {told}/{kind} || true")
+    for place in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
         place.chmod(place.stat().st_mode | 0o11)
     bundle.hook("startContainer", "id -u > /tmp/who").writable()
     (bundle.rootfs / "tmp").chmod(0o777)
@@ -155,4 +157,4 @@ def test_hooks_and_seccomp_with_a_user_namespace(oci: Runtime, bundle: Bundle, t
     result = oci.tell(bundle, "mkdir /tmp/x 2>&1 || true; cat /tmp/who")
     assert result.lines == ["mkdir: can't create directory '/tmp/x': File descriptor in bad state", "0"]
     for kind in ("createRuntime", "createContainer", "poststart", "poststop"):
-        assert (tmp_path / kind).stat().st_size, kind
+        assert (told / kind).stat().st_size, kind
