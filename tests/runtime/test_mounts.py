@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_exec_places import of_nobody
+from test_nesting import NOBODY, rootless
 
 from kit import Bundle, Runtime, mount_points
+
+__all__ = ["rootless"]  # the fixture
 
 
 @pytest.fixture
@@ -127,6 +131,21 @@ def test_a_link_in_the_way_does_not_lead_out(oci_called: Runtime, bundle: Bundle
     add("add", name, bind(tmp_path / "data", "/link/a"), bind(tmp_path / "data", "/up/b")).ok()
     assert list(outside.iterdir()) == []
     assert within(oci_called, name, f"ls {outside}").split() == ["a", "b"]
+
+
+def test_without_root(rootless: Runtime, bundle: Bundle) -> None:
+    of_nobody(rootless, bundle).writable()
+    data = rootless.place / "data"
+    data.write_text("of nobody")
+    file = rootless.place / "mounts.json"
+    file.write_text(json.dumps([bind(data, "/data", "ro"), {"destination": "/t", "type": "tmpfs", "source": "tmpfs"}]))
+    bundle.args("sleep", "1000").save()
+    subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", bundle.path], check=True)
+    name = rootless.detached(bundle)
+    rootless("mounts", "add", name, file).ok()
+    assert rootless("exec", name, "sh", "-c", "cat /data; stat -f -c %T /t").ok().out == "of nobodytmpfs\n"
+    rootless("mounts", "remove", name, file).ok()
+    assert rootless("exec", name, "cat", "/data").ok().out == ""
 
 
 def test_what_cannot_be(oci_called: Runtime, bundle: Bundle, add: Any, tmp_path: Path) -> None:

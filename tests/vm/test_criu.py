@@ -68,6 +68,25 @@ def test_there_and_back(counting: tuple[Runtime, str, Path]) -> None:
     oci("delete", name).ok()
 
 
+def test_what_was_added_to_it_and_its_limits_come_along(counting: tuple[Runtime, str, Path]) -> None:
+    oci, name, place = counting
+    (place / "more").mkdir()
+    (place / "more/file").write_text("more")
+    (place / "mounts.json").write_text(json.dumps([{"destination": "/dev/more", "source": str(place / "more"), "options": ["bind"]}]))
+    oci("mounts", "add", name, place / "mounts.json").ok()
+    checkpoint(oci, name, place)
+    config = json.loads((place / "bundle/config.json").read_text())
+    config["linux"]["resources"] = {**config["linux"].get("resources", {}), "pids": {"limit": 77}}
+    (place / "bundle/config.json").write_text(json.dumps(config))
+    restore(oci, name, place)
+    inside = subprocess.run(
+        ["nsenter", "-t", str(oci.pid(name)), "-m", "/bin/busybox", "cat", "/dev/more/file"], capture_output=True, text=True
+    )
+    assert inside.stdout == "more", inside
+    group = json.loads((oci.root / name / "cgroup.json").read_bytes())["paths"][""]
+    assert Path(group, "pids.max").read_text() == "77\n"
+
+
 def test_it_goes_on_when_it_is_to(counting: tuple[Runtime, str, Path]) -> None:
     oci, name, place = counting
     checkpoint(oci, name, place, "--leave-running")
