@@ -400,7 +400,8 @@ def test_explain_can_be_run_by_hand(tmp_path):
         assert cgroup.read_file(f"/sys/fs/cgroup/cpuset/{folder.id}/cpuset.mems") != "\n"
     finally:
         for name in os.listdir("/sys/fs/cgroup"):
-            os.rmdir(f"/sys/fs/cgroup/{name}/{folder.id}")
+            if os.path.isdir(f"/sys/fs/cgroup/{name}/{folder.id}"):
+                os.rmdir(f"/sys/fs/cgroup/{name}/{folder.id}")
 
     with applied(tmp_path, wanted) as made:
         assert by_hand == {name: read(made, name, file) + "\n" for name, file in files.items()}
