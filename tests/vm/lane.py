@@ -58,7 +58,7 @@ LEFT_OUT = ("mypy", "mypyc", "ruff", "pip", "librt", "ast_serialize", "setuptool
 """What of the venv only linting and building need."""
 
 SSH = ("ssh -q -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -o ConnectTimeout=10").split()
-BOOT_SECONDS = 600
+BOOT_SECONDS = 1200
 KVM_SECONDS = 10
 
 
