@@ -112,13 +112,15 @@ class Notices:
         known = [kills(fd)]
 
         def told() -> int:
-            one, whole = known[0]
+            before = known[0]
             try:
                 known[0] = kills(fd)
+                whole = cgroup.read_file(f"{path}/memory.oom.group") == "1\n"
             except OSError:
                 return GONE
-            # Where the whole cgroup is killed at once (memory.oom.group), that is one event.
-            return known[0][1] - whole or known[0][0] - one
+            # A cgroup that is always killed as a whole dies once, however many processes that are.
+            key = b"oom_group_kill" if whole and b"oom_group_kill" in before else b"oom_kill"
+            return known[0].get(key, 0) - before.get(key, 0)
 
         self._add(fd, told, select.POLLPRI)
 
@@ -139,8 +141,8 @@ class Notices:
         self.poll.register(fd, events)
 
 
-def kills(fd: int) -> tuple[int, int]:
-    """oom_kill (processes killed) and oom_group_kill (times that all were; kernel 5.17) of an opened memory.events.
-    Raises OSError."""
-    pairs = dict(line.split(b" ") for line in posix.pread(fd, 4096, 0).splitlines())
-    return int(pairs.get(b"oom_kill", 0)), int(pairs.get(b"oom_group_kill", 0))
+def kills(fd: int) -> dict[bytes, int]:
+    """An opened memory.events: among others oom_kill (processes killed) and oom_group_kill (times that all were, from
+    kernel 5.17 on). Raises OSError."""
+    pairs = (line.split(b" ") for line in posix.pread(fd, 4096, 0).splitlines())
+    return {key: int(value) for key, value in pairs}
