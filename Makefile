@@ -21,7 +21,7 @@ VM_PACKAGES := mmdebstrap qemu-system-x86 e2fsprogs openssh-client
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help packages test-packages venv native demo test lint bench soak install uninstall clean dist
-.PHONY: check-security check-podman check-docker check-containerd check-buildah check-vm check-vm-clients
+.PHONY: check-security fuzz check-podman check-docker check-containerd check-buildah check-vm check-vm-clients
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,13 @@ soak: test-packages venv native ## 1,000 containers one after the other and 200 
 
 check-security: test-packages venv native ## mount all known attacks, each race run 500 times
 	OCIMK_RACES=$${OCIMK_RACES:-500} $(BIN)/python -m pytest tests/security -o timeout=3600 -o faulthandler_timeout=3500 $(PYTEST)
+
+fuzz: test-packages venv native ## feed 20,000 inputs of each kind, then ten minutes of a fuzzer that sees which code it reaches
+	OCIMK_FUZZ=$${OCIMK_FUZZ:-20000} $(BIN)/python -m pytest tests/security/test_fuzz.py -o timeout=7200 -o faulthandler_timeout=7100 $(PYTEST)
+	[ -x $(VENV)/fuzz/bin/python ] || $(PYTHON) -I -m venv $(VENV)/fuzz
+	$(VENV)/fuzz/bin/python -m pip install -qq --disable-pip-version-check atheris
+	for target in config folder; do \
+	    $(VENV)/fuzz/bin/python tests/security/fuzz.py $$target -max_total_time=300 -timeout=20 -print_final_stats=1 || exit 1; done
 
 check-podman: test-packages venv native ## run containers with podman on top of this tree
 	OCIMK_CLIENT=podman $(BIN)/python -m pytest tests/clients/test_podman.py tests/clients/test_podman_more.py $(PYTEST)

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 _READ = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW
 _MAX_FILE = 64 * 1024 * 1024
 
+_STATE = {"ociVersion": str, "id": str, "status": str, "pid": int, "bundle": str, "annotations": dict, "rootfs": str}
+_OWN = {"startTime": int, "bootId": str, "pidNamespace": str, "freezer": str, "creator": list}
+_OWN |= {"times": dict, "hooks": list, "exit": dict}
+_MISSING = {"ociVersion": "", "id": "", "status": "", "pid": 0, "bundle": ""}
+_SECTIONS = {"root": dict, "process": dict, "hooks": dict, "linux": dict, "mounts": list, "annotations": dict}
+"""What the members of state.json, of its "ocimk" and of config.json must be to be believed: both were checked when they
+were written, but a file can be damaged."""
+
 
 class Folder:
     """A container's folder, or a bundle looked at as one (then ``path`` is "" and nothing can be written)."""
@@ -161,6 +169,9 @@ class Folder:
                 raise Error(f"read {self.path or self.bundle}/{names.CONFIG}", problem) from None
             if not isinstance(found, dict):
                 raise Error(f"{self.path or self.bundle}/{names.CONFIG}", "an object is required")
+            for key, kind in _SECTIONS.items() if self.path else ():
+                if type(found.get(key)) not in (kind, type(None)):
+                    raise Error(f"{self.path}/{names.CONFIG}: {key}", "it is of the wrong type")
             self._config = found
         return self._config
 
@@ -177,6 +188,12 @@ class Folder:
             own = found.get("ocimk") if isinstance(found, dict) else None
             if not isinstance(own, dict) or own.get("version") != names.VERSION:
                 raise Error(place, "not a state of ocimk", "delete --force removes it")
+            for table, kinds in ((found, _STATE), (own, _OWN)):
+                for key, kind in kinds.items():
+                    if key in table and type(table[key]) is not kind:
+                        raise Error(place, f"{key} is of the wrong type", "delete --force removes it")
+            for key, nothing in _MISSING.items():
+                found.setdefault(key, nothing)
             self._state = found
         return self._state
 

@@ -86,25 +86,33 @@ def check(folder: Folder) -> list[str]:
     return seccomp_words.problems(profile)
 
 
+def _info(folder: Folder) -> dict[str, Any] | None:
+    """seccomp.json, None without one. Raises Error when it is not what apply writes."""
+    try:
+        info = jsonio.loads(folder.read(INFO), INFO)
+    except FileNotFoundError:
+        return None
+    known = isinstance(info, dict) and isinstance(info.get("flags"), list)
+    if not known or not all(type(flag) is int for flag in info["flags"]):
+        raise Error(f"{folder.path}/{INFO}", "not what oci-seccomp writes")
+    if info.get("notify") and not all(isinstance(info.get(key), str) for key in ("listenerPath", "listenerMetadata")):
+        raise Error(f"{folder.path}/{INFO}", "not what oci-seccomp writes")
+    return dict(info)
+
+
 def load_info(folder: Folder) -> tuple[bytes, int] | None:
     """The filter and the flags for seccomp(2), as apply left them; None when there is no filter.
 
     With FLAG_NEW_LISTENER (8) among the flags the call returns a descriptor that belongs to the agent
-    (`listener`)."""
-    try:
-        info = jsonio.loads(folder.read(INFO), INFO)
-    except FileNotFoundError:
-        return None
-    return folder.read(PROGRAM), sum(info["flags"])
+    (`listener`). Raises Error."""
+    info = _info(folder)
+    return None if info is None else (folder.read(PROGRAM), sum(info["flags"]))
 
 
 def listener(folder: Folder) -> tuple[str, str] | None:
-    """(path of the agent's socket, metadata for it) when a rule asks an agent, else None."""
-    try:
-        info = jsonio.loads(folder.read(INFO), INFO)
-    except FileNotFoundError:
-        return None
-    return (info["listenerPath"], info["listenerMetadata"]) if info["notify"] else None
+    """(path of the agent's socket, metadata for it) when a rule asks an agent, else None. Raises Error."""
+    info = _info(folder)
+    return (info["listenerPath"], info["listenerMetadata"]) if info is not None and info.get("notify") else None
 
 
 def _profile(folder: Folder) -> dict[str, Any] | None:

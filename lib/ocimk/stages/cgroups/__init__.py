@@ -61,7 +61,11 @@ def load(folder: Folder) -> Layout:
         found = jsonio.loads(folder.read(names.CGROUP), f"{folder.path}/{names.CGROUP}")
     except FileNotFoundError:
         raise Error(f"container {folder.id}", "has no cgroup.json", "oci-cgroup apply makes it") from None
-    return Layout(str(found["mode"]), dict(found["paths"]), found.get("unit", ""), found.get("bus", ""))
+    paths = found.get("paths") if isinstance(found, dict) else None
+    texts = [found.get("mode"), found.get("unit", ""), found.get("bus", "")] if isinstance(paths, dict) else [None]
+    if not isinstance(paths, dict) or not all(isinstance(text, str) for text in [*texts, *paths.values()]):
+        raise Error(f"{folder.path}/{names.CGROUP}", "not what oci-cgroup writes", "delete --force goes without it")
+    return Layout(found["mode"], paths, found.get("unit", ""), found.get("bus", ""))
 
 
 def save(folder: Folder, layout: Layout) -> None:
