@@ -20,6 +20,7 @@ _READ = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW
 _MAX_FILE = 64 * 1024 * 1024
 
 _STATE = {"ociVersion": str, "id": str, "status": str, "pid": int, "bundle": str, "annotations": dict, "rootfs": str}
+_STATE |= {"owner": int, "created": str}
 _OWN = {"startTime": int, "bootId": str, "pidNamespace": str, "freezer": str, "creator": list}
 _OWN |= {"times": dict, "hooks": list, "exit": dict}
 _MISSING = {"ociVersion": "", "id": "", "status": "", "pid": 0, "bundle": ""}
