@@ -20,6 +20,8 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 OCI = str(TOP / "bin/oci")
+HOST = Path("/sys/fs/cgroup/memory").is_dir()
+"""Whether the controllers are those of version 1."""
 SYSTEMD = os.path.isdir("/run/systemd/system")
 """Whether the callers are to use the systemd cgroup manager."""
 PATIENCE = 8 if os.environ.get("OCIMK_VM") else 1

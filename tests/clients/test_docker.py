@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image import OCI, SYSTEMD, Daemon, lane, make_archive, on_terminal, traces
+from image import HOST, OCI, SYSTEMD, Daemon, lane, make_archive, on_terminal, traces
 
 pytestmark = lane("docker", "docker", "dockerd")
 
-HOST = Path("/sys/fs/cgroup/memory").is_dir()
-"""Whether the controllers are those of version 1."""
 PARENT = "ocimkdocker.slice" if SYSTEMD else "ocimkdocker"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import Bundle, Runtime, await_true, of_status, shell
+from kit import Bundle, Runtime, await_true, of_status, processes, shell
 
 
 @pytest.fixture
@@ -71,8 +71,7 @@ def test_a_kill_at_any_instant_leaves_nothing(oci_called: Runtime, bundle: Bundl
         process.kill()
         process.wait()
         oci_called("delete", "--force", name).ok()
-    tasks = "grep -l NSpid /proc/[0-9]*/status | while read f; do grep -q oci-exec-fifo $f && echo $f; done; true"
-    await_true(lambda: not shell(tasks).out, "nothing waits")
+    await_true(lambda: not list(processes(oci_called)), "nothing waits")
 
 
 def test_with_a_terminal(oci_called: Runtime, bundle: Bundle, other: int, tmp_path: Path) -> None:
