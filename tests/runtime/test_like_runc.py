@@ -50,7 +50,7 @@ def both(oci_called: Runtime, bundle: Bundle, tmp_path: Path) -> Iterator[Both]:
 def shape(text: str) -> str:
     """The text with what differs between two containers made equal."""
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{1,9}Z", "MOMENT", text)
-    return re.sub(r"MOMENT *", "MOMENT ", re.sub(r"\b[1-9]\d+ *\b", "PID ", text))
+    return re.sub(r"(MOMENT|CREATED) *", r"\1 ", re.sub(r"\b[1-9]\d+ *\b", "PID ", text))
 
 
 def same(both: Both, *words: str) -> list[Result]:
