@@ -281,7 +281,7 @@ def test_a_creation_killed_half_way_is_undone_by_delete(lent: Runtime, host: Hos
     try:
         fifo = bundle.path / "fifo"
         os.mkfifo(fifo)
-        bundle.namespace("network", joined.path).hook("createRuntime", f"echo > {fifo}; exec sleep 1000")
+        bundle.namespace("network", joined.path).hook("createRuntime", f"echo > {fifo}; exec sleep 10")
         name = lent.id()
         creating = lent.begin("create", "--bundle", devices(bundle, lent0="eth0").save(), name, start_new_session=True)
         fifo.read_text()
