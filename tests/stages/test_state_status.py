@@ -198,11 +198,14 @@ def test_broken_and_foreign_states(tmp_path: Path, text: str, told: str) -> None
 
 
 def test_an_edited_state_is_no_fault_of_ours(tmp_path: Path) -> None:
-    edited = {"ocimk": {"version": 1, "startTime": "x", "creator": 5}, "pid": "1", "status": "running"}
-    (tmp_path / "state.json").write_text(json.dumps(edited))
-    assert states.status(Folder(str(tmp_path))) == "stopped"
-    (tmp_path / "state.json").write_text(json.dumps({**edited, "status": "creating"}))
-    assert states.status(Folder(str(tmp_path))) == "stopped"
+    edited = {"ocimk": {"version": 1, "startTime": 5}, "pid": 1, "status": "running"}
+    for wrong in ({"pid": "1"}, {"ocimk": 5}, {"ocimk": {"version": 1, "startTime": "x"}}, {"status": []}):
+        (tmp_path / "state.json").write_text(json.dumps({**edited, **wrong}))
+        with pytest.raises(Error, match=r"delete --force removes it"):
+            states.status(Folder(str(tmp_path)))
+    for status in ("running", "creating"):
+        (tmp_path / "state.json").write_text(json.dumps({**edited, "status": status}))
+        assert states.status(Folder(str(tmp_path))) == "stopped"
 
 
 @pytest.mark.parametrize(
