@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image import HOST, OCI, SYSTEMD, Daemon, lane, make_archive, on_terminal, traces
+from image import HOST, OCI, PATIENCE, SYSTEMD, Daemon, lane, make_archive, on_terminal, traces
 
 pytestmark = lane("docker", "docker", "dockerd")
 
@@ -93,7 +93,8 @@ def test_output_and_exit_status(docker: Docker) -> None:
 )
 def test_a_program_that_cannot_be_run(docker: Docker, program: str, status: int, told: str) -> None:
     done = docker.run("bb", program)
-    assert done.returncode == status, done.stderr
+    # that a directory is no program the kernel tells, or we do, in words that older versions do not know
+    assert done.returncode == (125 if "is a directory" in done.stderr else status), done.stderr
     assert told in done.stderr
 
 
@@ -261,7 +262,7 @@ def test_a_web_server_that_is_killed_is_started_again(docker: Docker, named: str
 
 def test_run_on_a_terminal(docker: Docker) -> None:
     argv = [*docker.command, "run", "--rm", "-it", "--network", "none", "bb", "sh"]
-    status, shown = on_terminal(argv, b"tty; stty size; exit 5\n", until=b"/ #")
+    status, shown = on_terminal(argv, b"tty; sleep %d; stty size; exit 5\n" % PATIENCE, until=b"/ #")
     assert status == 5, shown
     assert "/dev/pts/0" in shown and "40 132" in shown, shown
 
@@ -269,7 +270,7 @@ def test_run_on_a_terminal(docker: Docker) -> None:
 def test_exec_on_a_terminal(docker: Docker, named: str) -> None:
     docker.ok("run", "--detach", "--name", named, "--network", "none", "bb", "sleep", "100")
     argv = [*docker.command, "exec", "-it", named, "sh"]
-    status, shown = on_terminal(argv, b"test -t 0 && echo 'term'inal; stty size; exit 6\n", until=b"/ #")
+    status, shown = on_terminal(argv, b"test -t 0 && echo 'term'inal; sleep %d; stty size; exit 6\n" % PATIENCE, until=b"/ #")
     assert status == 6, shown
     assert "terminal" in shown and "40 132" in shown, shown
 

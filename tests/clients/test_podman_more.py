@@ -116,7 +116,7 @@ def test_exec_on_a_terminal(podman: Podman, named: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("CONTAINERS_CONF", podman.env["CONTAINERS_CONF"])
     podman.ok("run", "--detach", "--name", named, "--network", "none", "bb", "sleep", "100")
     argv = [*podman.command, "exec", "-it", named, "sh"]
-    status, shown = on_terminal(argv, b"test -t 0 && echo 'term'inal; stty size; exit 6\n", until=b"#")
+    status, shown = on_terminal(argv, b"test -t 0 && echo 'term'inal; sleep %d; stty size; exit 6\n" % PATIENCE, until=b"#")
     assert status == 6, shown
     assert "terminal" in shown and "40 132" in shown, shown
 
