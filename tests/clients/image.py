@@ -20,7 +20,7 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 OCI = str(TOP / "bin/oci")
-HOST = Path("/sys/fs/cgroup/memory").is_dir()
+V1 = Path("/sys/fs/cgroup/memory").is_dir()
 """Whether the controllers are those of version 1."""
 SYSTEMD = os.path.isdir("/run/systemd/system")
 """Whether the callers are to use the systemd cgroup manager."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image import HOST, OCI, PATIENCE, SYSTEMD, Daemon, lane, make_archive, on_terminal, traces
+from image import OCI, PATIENCE, SYSTEMD, V1, Daemon, lane, make_archive, on_terminal, traces
 
 pytestmark = lane("docker", "docker", "dockerd")
 
@@ -111,7 +111,7 @@ def test_user_environment_place_and_hostname(docker: Docker) -> None:
 
 def test_limits(docker: Docker) -> None:
     script = "cd /sys/fs/cgroup; cat memory.max pids.max cpu.max cpuset.cpus"
-    if HOST:
+    if V1:
         script = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us cpuset/cpuset.cpus"
     words = ("--memory", "64m", "--pids-limit", "50", "--cpus", "0.5", "--cpuset-cpus", "0")
     told = docker.run(*words, "bb", "sh", "-c", script).stdout.split()
@@ -219,7 +219,7 @@ def test_pause_update_stats(docker: Docker, named: str) -> None:
     docker.ok("unpause", named)
     docker.until(lambda: docker("logs", named).stdout != before, "it goes on")
     docker.ok("update", "--memory", "100m", "--memory-swap", "100m", "--pids-limit", "77", named)
-    limit = "memory/memory.limit_in_bytes pids/pids.max" if HOST else "memory.max pids.max"
+    limit = "memory/memory.limit_in_bytes pids/pids.max" if V1 else "memory.max pids.max"
     told = docker.ok("exec", named, "sh", "-c", f"cd /sys/fs/cgroup; cat {limit}").split()
     assert told == [str(100 << 20), "77"]
     shown = docker.ok("stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDs}}", named)

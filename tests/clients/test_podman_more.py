@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image import HOST, OCI, PATIENCE, SYSTEMD, Client, lane, make_archive, on_terminal, traces
+from image import OCI, PATIENCE, SYSTEMD, V1, Client, lane, make_archive, on_terminal, traces
 
 pytestmark = lane("podman", "podman")
 
@@ -75,7 +75,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory, archive: Path) -> Iterator[
     podman = Podman(tmp_path_factory.mktemp("podman"), archive)
     yield podman
     podman.close()
-    if HOST:  # for a pod it makes plain folders where controllers would be that are not mounted
+    if V1:  # for a pod it makes plain folders where controllers would be that are not mounted
         for name in set(os.listdir("/sys/fs/cgroup")) - hierarchies:
             shutil.rmtree(f"/sys/fs/cgroup/{name}")
     podman.until(lambda: found() == before, "nothing is left")

@@ -116,11 +116,3 @@ def test_pip_install_into_a_fresh_environment(tmp_path: Path) -> None:
         "assert (pathlib.Path(n.__file__).parent / 'image').stat().st_mode & 0o100"
     )
     assert run(venv / "bin/python", "-c", everything).stderr == ""
-
-
-def test_a_package_that_is_newer_than_the_pack(installed: Path) -> None:
-    """What the pack holds of it is left alone, with what is below it."""
-    source = installed / "lib/ocimk/ocimk/stages/cgroups/__init__.py"
-    os.utime(source, (1, 1))
-    done = run(installed / "bin/oci", "--root", installed, "delete", "nobody")
-    assert done.stderr == "oci: container nobody: container does not exist\n"

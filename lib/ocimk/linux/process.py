@@ -86,6 +86,26 @@ def wait_end(fd: int, milliseconds: int) -> bool:
     return bool(poll.poll(milliseconds))
 
 
+def end(pid: int, started: int, milliseconds: int) -> bool:
+    """Kill the very process, wait for its end and reap it if it is our child; false when it is still there after the
+    time. Raises OSError."""
+    fd = pidfd_of(pid, started)
+    if fd >= 0:
+        try:
+            pidfd_signal(fd, _signal.SIGKILL)
+            if not wait_end(fd, milliseconds):
+                return False
+        except ProcessLookupError:
+            pass
+        finally:
+            posix.close(fd)
+    try:
+        posix.waitpid(pid, posix.WNOHANG)
+    except ChildProcessError:
+        pass  # another's
+    return True
+
+
 def boot_id() -> str:
     """The kernel's identity of this boot; "" where /proc does not tell."""
     try:

@@ -6,7 +6,6 @@ chain says that it is created (``-- sh``), it stays until the child ends and tak
 
 from __future__ import annotations
 
-import _signal
 import posix
 
 from ..container import sync
@@ -90,22 +89,9 @@ def undo(folder: Folder) -> None:
 
 def end(pid: int, started: int) -> None:
     """Kill the very process and wait for its end. Raises Error when it is still there after ten seconds."""
-    fd = process.pidfd_of(pid, started)
-    if fd < 0:
-        return
-    try:
-        process.pidfd_signal(fd, _signal.SIGKILL)
-        if not process.wait_end(fd, 10_000):
-            hint = f"/proc/{pid}/stack tells what it waits on"
-            raise Error(f"kill process {pid}", "it has not ended within 10 s", hint)
-    except ProcessLookupError:
-        pass
-    finally:
-        posix.close(fd)
-    try:
-        posix.waitpid(pid, posix.WNOHANG)
-    except ChildProcessError:
-        pass
+    if not process.end(pid, started, 10_000):
+        hint = f"/proc/{pid}/stack tells what it waits on"
+        raise Error(f"kill process {pid}", "it has not ended within 10 s", hint)
 
 
 def explain(folder: Folder, options: dict[str, str], operands: list[str]) -> list[str]:

@@ -65,18 +65,6 @@ def dismiss(folder: Folder) -> None:
     """End those that are noted, and wait for their end. Raises Error."""
     for value in noted(folder):
         pid, started = map(int, value.split())
-        fd = process.pidfd_of(pid, started)
-        if fd >= 0:
-            try:
-                process.pidfd_signal(fd, _signal.SIGKILL)
-                if not process.wait_end(fd, _END_MILLISECONDS):
-                    raise Error(f"end process {pid}, which holds the container's scope", "it does not end")
-            except ProcessLookupError:
-                pass
-            finally:
-                posix.close(fd)
-        try:
-            posix.waitpid(pid, posix.WNOHANG)
-        except ChildProcessError:
-            pass  # made by another process of ours
+        if not process.end(pid, started, _END_MILLISECONDS):
+            raise Error(f"end process {pid}, which holds the container's scope", "it does not end")
         folder.strike(STAGE, KIND, value)
