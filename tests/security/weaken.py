@@ -277,3 +277,18 @@ def any_cgroup_of_exec() -> None:
     module("runtime.exec_process").sub_cgroups = lambda values: {"*": values[0].partition(":")[2] or values[0]}
     cgroups = module("stages.cgroups")
     cgroups.below = lambda path, sub: f"{path}/{sub}"
+
+
+# ---- cgroups ---------------------------------------------------------------------------------------------------------
+
+
+def cgroups_of_the_one_above() -> None:
+    """The container sees the cgroups above its own."""
+    cgroups = module("stages.rootfs.cgroups")
+    own = cgroups.hierarchies
+    cgroups.hierarchies = lambda: [(name, names, os.path.dirname(source)) for name, names, source in own()]
+
+
+def programs_for_systemd() -> None:
+    """Annotations are passed on to systemd whatever they ask for."""
+    module("stages.cgroups.unit").annotated = lambda config: []

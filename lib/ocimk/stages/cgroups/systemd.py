@@ -50,11 +50,11 @@ def start(folder: Folder, wanted: Resources, rootless: bool) -> Layout:
     addresses = bus.user_addresses() if rootless else [bus.SYSTEM]
     if rootless and mode != "v2" and bus.booted():
         raise Error("cannot use rootless systemd cgroups manager on cgroup v1", hint="boot with cgroup v2")
+    properties = unit.started(folder.config, where, described(folder), mode)
+    properties += [] if rootless else unit.devices(folder.config, mode)
     with bus.connect(addresses) as manager:
         layout = placed(mode, f"{root_of(manager)}{unit.expand(where)}/{name}")
         layout.unit, layout.bus = name, manager.address
-        properties = unit.started(folder.config, where, described(folder), mode)
-        properties += [] if rootless else unit.devices(folder.config, mode)
         if policy := unit.oom_policy(wanted):
             properties += policy if manager.version() >= _OOM_VERSION else []
         run(folder, manager, name, properties)
