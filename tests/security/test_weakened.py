@@ -18,6 +18,7 @@ GAINS: tuple[tuple[str, siege.Attack, str], ...] = (
     ("2016_8867", attacks_process.capabilities_of_a_user, "capabilities_are_kept"),
     ("2016_9962", attacks_process.watched_from_inside, "enters_early"),
     ("2016_9962_exec", lambda lab: attacks_process.exec_watched_from_inside(lab, "CAP_SYS_PTRACE"), "enters_with_all_rights"),
+    ("2019_5736", attacks_process.program_is_the_runtime, "failures_do_not_matter"),
     ("2019_5736_overwritten", attacks_process.executable_is_overwritten, "image_is_a_file_of_the_host"),
     ("2019_16884", attacks.proc_that_is_faked, "proc_may_be_covered"),
     ("2019_18837", attacks.links_as_mount_points, "unconfined"),
