@@ -33,7 +33,9 @@ class Docker(Daemon):
         argv = ["dockerd", "--config-file", f"{place}/daemon.json", "--default-runtime", "ocimk"]
         argv += ["--data-root", f"{place}/data", "--exec-root", f"{place}/exec", "--pidfile", f"{place}/pid"]
         argv += ["--host", f"unix://{place}/sock", "--storage-driver", "vfs", "--cgroup-parent", PARENT]
-        argv += ["--bridge", "none", "--iptables=false", "--ip6tables=false", "--oom-score-adjust", "0"]
+        argv += ["--bridge", "none", "--iptables=false", "--ip6tables=false"]
+        if "--oom-score-adjust" in subprocess.run(["dockerd", "--help"], capture_output=True, text=True, check=True).stdout:
+            argv += ["--oom-score-adjust", "0"]  # what daemons before 25 lower, which needs a right
         self.begin(*argv)
 
     def run(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:

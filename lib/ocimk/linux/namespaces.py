@@ -46,6 +46,16 @@ def setns(fd: int, flag: int) -> None:
     _native.syscall(_native.NR["setns"], fd, flag)
 
 
+def leave_chroot() -> None:
+    """Take the root of our mount namespace for our root and working directory: in a chroot(2) it is another, and all
+    above would go unseen into what we make of the namespace. Raises OSError. See setns(2)."""
+    own = _native.syscall(_native.NR["pidfd_open"], posix.getpid(), 0)
+    try:
+        setns(own, NEWNS)
+    finally:
+        posix.close(own)
+
+
 def unshare(flags: int) -> None:
     """Give the caller namespaces of its own. Raises OSError."""
     _native.syscall(_native.NR["unshare"], flags)

@@ -9,6 +9,7 @@ import posix
 
 from ...errors import Error
 from ...linux import mount as m
+from ...linux.namespaces import leave_chroot
 from ...linux.openat2 import O_PATH, Held, find
 from . import plan
 from .options import PROPAGATION
@@ -43,13 +44,16 @@ def enter(folder: Folder, no_pivot: bool = False, propagation: str = "") -> None
     try:
         if plan.namespace(folder.config, "mount") is None:
             _chroot(root)
-        elif no_pivot:
-            from . import nopivot
-
-            nopivot.move(root, folder.rootfs)
-            _chroot(root)
         else:
-            pivot(root)
+            # Or the host's root would stay in the container's namespace, and who joins that would begin there.
+            leave_chroot()
+            if no_pivot:
+                from . import nopivot
+
+                nopivot.move(root)
+                _chroot(root)
+            else:
+                pivot(root)
     except OSError as problem:
         hint = "the host's root may be an initramfs: use --no-pivot" if problem.errno == errno.EINVAL else ""
         raise Error("change the root", problem, "" if no_pivot else hint) from None

@@ -11,13 +11,13 @@ from ...linux.openat2 import DIRECTORY, Held
 from .cgroups import mountinfo
 
 
-def move(root: int, rootfs: str) -> None:
+def move(root: int) -> None:
     """Move the root mount over "/". Raises OSError.
 
     The host's proc and sysfs would stay reachable for the kernel's rule that a new proc may be mounted
     where a full one is visible; so they are taken away, or covered where that is not allowed, first.
     """
-    prefix = rootfs.encode("utf-8", "surrogateescape").rstrip(b"/")
+    prefix = posix.readlink(m.of_descriptor(root)).rstrip(b"/")
     for part, point, kind, _ in mountinfo():
         if part != b"/" or kind not in (b"proc", b"sysfs") or (point + b"/").startswith(prefix + b"/"):
             continue

@@ -7,6 +7,7 @@ import posix
 from ...errors import Error
 from ...linux import mount as m
 from ...linux import path as paths
+from ...linux.namespaces import leave_chroot
 from ...linux.openat2 import DIRECTORY, Held
 from ...native import _native
 from . import plan
@@ -42,12 +43,29 @@ def set_propagation(work: Work) -> None:
     wanted = propagation(work.config)
     flag = PROPAGATION[wanted] if wanted else m.MS_SLAVE | m.MS_REC
     try:
-        m.mount(None, b"/", None, flag)
+        _change_all(flag)
         if wanted not in ("", "rslave", "rprivate"):
             _parent(work.folder.rootfs, m.MS_SLAVE if flag & m.MS_SLAVE else m.MS_PRIVATE)
     except OSError as problem:
         hint = "" if posix.geteuid() == 0 else "the mount namespace must belong to the container's user namespace"
         raise Error(f"set mount propagation {wanted or 'rslave'}", problem, hint) from None
+
+
+def _change_all(flag: int) -> None:
+    """Change the propagation of the whole namespace, also of what is above the directory that chroot(2) keeps us in."""
+    with Held(posix.open("/", DIRECTORY)) as root:
+        try:
+            here = posix.open(".", DIRECTORY)
+        except OSError:
+            here = posix.dup(root)
+        with Held(here):
+            leave_chroot()
+            try:
+                m.mount(None, b"/", None, flag)
+            finally:
+                posix.fchdir(root)
+                posix.chroot(".")
+                posix.fchdir(here)
 
 
 def _parent(path: str, flag: int) -> None:
