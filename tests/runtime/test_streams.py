@@ -79,6 +79,32 @@ def test_closed_streams_are_no_danger(oci: Runtime, bundle: Bundle, closed: tupl
         assert fd == 1 or "null" in seen[fd]
 
 
+OPENED = "echo out > /dev/stdout; echo err > /dev/stderr; cat /dev/stdin"
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_the_user_can_open_the_streams_again(oci: Runtime, bundle: Bundle, private: bool) -> None:
+    """Pipes are their maker's alone; programs log to /dev/stdout by name."""
+    if private:
+        bundle.user_namespace()
+    bundle.process["user"] = {"uid": 1000, "gid": 1000}
+    done = oci.run(bundle.script(OPENED), stdin=b"in\n").ok()
+    assert (done.out, done.err) == ("out\nin\n", "err\n")
+    name = oci.detached(bundle.args("sleep", "1000"))
+    done = oci("exec", "-u", "1001", name, "sh", "-c", OPENED, stdin=b"in\n").ok()
+    assert (done.out, done.err) == ("out\nin\n", "err\n")
+
+
+def test_of_files_only_those_written_to_are_given_away(oci_called: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    bundle.process["user"] = {"uid": 1000, "gid": 1000}
+    for name in ("read", "written"):
+        (tmp_path / name).touch()
+    with open(tmp_path / "read") as read, open(tmp_path / "written", "a") as written, open("/dev/null", "a") as null:
+        argv = oci_called.argv("run", "--bundle", bundle.args("true").save(), oci_called.id())
+        subprocess.run(argv, env=CLEAN, stdin=read, stdout=written, stderr=null, check=True, timeout=30)
+    assert [Path(name).stat().st_uid for name in (tmp_path / "read", tmp_path / "written", "/dev/null")] == [0, 1000, 0]
+
+
 # ---- nothing of ours in the program ----------------------------------------------------------------------------------
 
 

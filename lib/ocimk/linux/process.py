@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import _signal
+import fcntl
 import posix
 import select
 
 from ..native import _native
 
 _DEAD = "ZXx"
+_TYPE, _FIFO, _FILE = 0o170000, 0o010000, 0o100000  # S_IFMT, S_IFIFO, S_IFREG
 
 
 def status(pid: int) -> tuple[str, int]:
@@ -123,3 +125,25 @@ def collectable_children() -> None:
     vanish and their exit status with them. See sigaction(2)."""
     if _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN:
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+
+
+def own_streams(uid: int) -> None:
+    """Give the standard streams to a user, so that he can open /dev/stdout and its like again.
+
+    That matters for pipes and for files that are written to. What else there is stays whose it is: a terminal or a
+    device is others' too, a socket cannot be opened, and a file that is only read is not ours to give. What the kernel
+    does not permit is left: in a user namespace the owner may be nobody there, a file system may be read-only.
+    """
+    for fd in (0, 1, 2):
+        try:
+            status = posix.fstat(fd)
+            if status.st_uid != uid and _to_be_given(fd, status.st_mode & _TYPE):
+                posix.fchown(fd, uid, -1)
+        except OSError:
+            continue
+
+
+def _to_be_given(fd: int, kind: int) -> bool:
+    if kind == _FILE:
+        return fcntl.fcntl(fd, fcntl.F_GETFL) & posix.O_ACCMODE != posix.O_RDONLY
+    return kind == _FIFO

@@ -233,6 +233,7 @@ def _settle(folder: Folder, child: Child) -> None:
     idmap.write(folder.config, child.pid)
     idmap.raise_limits(folder.config, child.pid)
     idmap.oom_score_adj(folder.config, child.pid)
+    idmap.own_streams(folder.config)
     equip(folder)
     sync.send(child.sync.fileno(), "go")
 

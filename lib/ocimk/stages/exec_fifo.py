@@ -16,6 +16,7 @@ from ..container import barrier, names, sync, trace
 from ..container.folder import Folder
 from ..errors import Error, debug
 from ..linux import namespaces
+from ..linux import process as processes
 from ..native import _native, image
 from . import environment, process_plan
 from .rootfs import enter, root
@@ -54,6 +55,7 @@ def apply(folder: Folder, options: dict[str, str], operands: list[str]) -> None:
     if "--no-new-keyring" not in options:
         new_keyring(folder.id)
     hold_streams()
+    own_streams(folder)
     if "pidns" not in folder.fds:
         new_session()
     open_outside(folder)
@@ -116,6 +118,13 @@ def hold_streams() -> None:
             posix.fstat(fd)
         except OSError:
             posix.open("/dev/null", posix.O_RDWR)
+
+
+def own_streams(folder: Folder) -> None:
+    """Give the streams to the user that the program runs as, as long as they are no terminal."""
+    wanted = process_plan.of(folder)
+    if not wanted.get("terminal"):
+        processes.own_streams(int((wanted.get("user") or {}).get("uid") or 0))
 
 
 def take_terminal(folder: Folder) -> None:

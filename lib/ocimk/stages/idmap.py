@@ -100,3 +100,16 @@ def oom_score_adj(config: dict[str, Any], pid: int) -> None:
     except OSError as problem:
         hint = "lowering it needs CAP_SYS_RESOURCE" if problem.errno == 13 else ""
         raise Error(f"process.oomScoreAdj: set to {value}", problem, hint) from None
+
+
+def own_streams(config: dict[str, Any]) -> None:
+    """Give the streams to the user that the program runs as where the namespace's root has no power over them."""
+    wanted = config.get("process") or {}
+    if wanted.get("terminal") or not _user_namespace(config) or posix.geteuid() != 0:
+        return
+    from ..linux import process
+
+    uid = int((wanted.get("user") or {}).get("uid") or 0)
+    for row in config["linux"].get("uidMappings") or []:
+        if 0 <= uid - row["containerID"] < row["size"]:
+            process.own_streams(row["hostID"] + uid - row["containerID"])

@@ -205,6 +205,8 @@ def start(
         from . import seccomp_notify
 
         seccomp_notify.connect(folder)
+    if wanted.console < 0 and posix.geteuid() == 0:
+        process.own_streams(target.host_id("uid", int((wanted.process.get("user") or {}).get("uid") or 0)))
     words = environment.of(wanted.process, wanted.listen, target.root)
     for born_there in (True, False):
         attempt = _Attempt(folder, target, wanted, child, born_there)
