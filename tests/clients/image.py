@@ -73,7 +73,7 @@ class Client:
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        self.env = dict(os.environ)
+        self.env = {**os.environ, "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
 
     def __call__(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run one of its commands to the end."""

@@ -82,7 +82,7 @@ def main() -> int:
             pytest = "exec .venv/bin/python -m pytest -p no:cacheprovider"
             run = f"cd /tree && OCIMK_VM=1 {pytest} -m vm -o timeout=900 -o faulthandler_timeout=850 tests/vm"
             if given.clients:
-                run = f"cd /tree && OCIMK_VM=1 OCIMK_CLIENT=all {pytest} tests/clients"
+                run = f"cd /tree && OCIMK_VM=1 OCIMK_CLIENT=all {pytest} -o faulthandler_timeout=2300 tests/clients"
             status = subprocess.run([*guest, f"{run} {shlex.join(given.rest)}"], check=False).returncode
             subprocess.run([*guest, "systemctl poweroff"], check=False)
             return status
