@@ -13,9 +13,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from image import OCI, PATIENCE, SYSTEMD, make_archive
+from image import OCI, PATIENCE, SYSTEMD, Client, make_archive
 
 LOW = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
 
@@ -25,36 +26,25 @@ pytestmark = [
 ]
 
 
-class Podman:
+class Podman(Client):
     """Podman on a root of its own, with ocimk as its runtime."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        super().__init__(place)
         self.command = ["podman", "--root", f"{place}/root", "--runroot", f"{place}/run", "--tmpdir", f"{place}/tmp"]
         self.command += ["--storage-driver", "vfs", "--cgroup-manager", "systemd" if SYSTEMD else "cgroupfs", "--events-backend", "file"]
         self.command += ["--runtime", OCI]
 
-    def __call__(self, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*self.command, *words],
-            # conmon leaves a file named oom where it was started
-            **{"cwd": self.place, "capture_output": True, "text": True, "check": False, "timeout": 60 * PATIENCE, **options},
-        )  # type: ignore[call-overload,no-any-return]
-
-    def run(self, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """``podman run --rm`` without a network."""
         return self("run", "--rm", "--network", "none", *LOW, *words, **options)
 
 
-def import_image(podman: Podman) -> None:
-    done = podman("import", str(make_archive(podman.place)), "bb")
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    podman = Podman(tmp_path_factory.mktemp("podman"))
-    import_image(podman)
+    place = tmp_path_factory.mktemp("podman")
+    podman = Podman(place)
+    podman.ok("import", str(make_archive(place)), "bb")
     yield podman
     podman("rm", "--force", "--all")
     podman("rmi", "--force", "--all")
