@@ -201,14 +201,15 @@ def test_a_configuration_that_is_a_directory(bundle, tmp_path):
         (b'{"a": "\xff"}', b"config.json: line 1, column 8: "),
         (b'{"a": NaN}', b"config.json: line 1, column "),
         (b"[" * 100000, b"config.json: "),
-        (b'{"a": null, "b": ' + b"[" * 900 + b"]" * 900 + b"}", b"config.json: nested too deeply"),
+        (b'{"a": null, "b": ' + b"[" * 900 + b"]" * 900 + b"}", (b"config.json: nested too deeply", b"ociVersion: ")),
     ],
 )
 def test_a_configuration_that_is_not_json(bundle, tmp_path, data, where):
     write(bundle, data)
     done = oci_validate("apply", tmp_path / "box", "--bundle", bundle)
     assert done.returncode == 1
-    assert done.stderr.startswith(b"oci-validate: " + where), done.stderr
+    # Which depth is too deep is the interpreter's.
+    assert done.stderr.removeprefix(b"oci-validate: ").startswith(where), done.stderr
     assert not (tmp_path / "box").exists()
 
 
