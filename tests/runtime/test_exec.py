@@ -267,7 +267,7 @@ def test_a_cwd_outside_is_refused(oci_called: Runtime, name: str, tmp_path: Path
     finally:
         os.close(fd)
     failed(oci_called("exec", "--cwd", "etc", name, "true"), "absolute")
-    failed(oci_called("exec", "--cwd", "/nope", name, "true"), "chdir to cwd", "no such file or directory")
+    failed(oci_called("exec", "--cwd", "/nope", name, "true"), 'chdir to cwd ("/nope") set in config.json failed', "no such file or directory")
 
 
 def test_a_preserved_descriptor_of_the_host_is_no_working_directory(oci_called: Runtime, name: str) -> None:
@@ -286,13 +286,14 @@ def test_a_preserved_descriptor_of_the_host_is_no_working_directory(oci_called: 
 def test_process_file(oci_called: Runtime, bundle: Bundle) -> None:
     """All of it as it is; what it leaves out of the confinement is the container's."""
     bundle.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 99, "hard": 100}]
+    bundle.process["user"]["umask"] = 0o77
     name = oci_called.detached(bundle.args("sleep", "1000"))
-    path = process_file(oci_called, args=["sh", "-c", "id -u; pwd; ulimit -n; cat /proc/self/status"], cwd="/tmp",
+    path = process_file(oci_called, args=["sh", "-c", "id -u; pwd; ulimit -n; umask; cat /proc/self/status"], cwd="/tmp",
                         user={"uid": 3, "gid": 4})  # fmt: skip
     done = oci_called("exec", "--process", path, name).ok()
     status = status_words(done.out)
 
-    assert done.lines[:3] == ["3", "/tmp", "99"]
+    assert done.lines[:4] == ["3", "/tmp", "99", "0077"]
     assert (status["NoNewPrivs"], status["CapBnd"]) == ("0", "0000000020000420")
 
 

@@ -169,6 +169,7 @@ def test_update_reads_resources(oci: Runtime, bundle: Bundle, source: str) -> No
     assert "--memory is ignored" in done.err
     assert (file(oci, name, "cpu.cfs_quota_us"), file(oci, name, "pids.max")) == ("30000", "8")
     assert file(oci, name, "memory.limit_in_bytes") == str(64 * MIB)
+    oci("update", "-r", "-", name, stdin=b"null").ok()
     oci("pause", name).ok()
     oci("update", "--pids-limit", "7", name).ok()
     assert file(oci, name, "pids.max") == "7"
@@ -206,6 +207,7 @@ def test_kernel_memory_is_ignored_with_a_warning(oci_called: Runtime, bundle: Bu
     name = oci_called.create(bundle.args("sleep", "1000"))
     told = oci_called("update", "--kernel-memory", "1m", "--kernel-memory-tcp", "1m", name).ok().err
     assert "memory.kernel is ignored" in told and "memory.kernelTCP is ignored" in told
+    assert oci_called("update", "--memory", "64m", name).ok().err == ""
 
 
 def test_updates_follow_each_other(oci_called: Runtime, bundle: Bundle) -> None:
@@ -233,6 +235,7 @@ def test_one_sample(oci: Runtime, bundle: Bundle) -> None:
     assert data["pids"] == {"current": 1, "limit": 9}
     assert data["memory"]["usage"]["limit"] == 64 * MIB
     assert list(data["memory"]["raw"]) == sorted(data["memory"]["raw"])
+    assert list(data["cpuset"])[:4] == ["cpus", "cpu_exclusive", "mems", "mem_hardwall"]
 
 
 def eater(bundle: Bundle) -> Bundle:

@@ -34,6 +34,9 @@ def wanted(folder: Folder, invocation: Invocation) -> Process:
     if file:
         found = _of_file(file)
         inherited = {key: base[key] for key in _INHERITED if base.get(key) is not None}
+        mask = (base.get("user") or {}).get("umask")
+        if mask is not None:
+            found["user"] = {"umask": mask, **(found.get("user") or {})}
         return {**inherited, **found}
     if not base:
         raise Error("process property must not be empty", hint="config.json has none: use --process FILE")

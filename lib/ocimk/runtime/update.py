@@ -72,6 +72,8 @@ def read(invocation: Invocation) -> Resources:
     except OSError as problem:
         raise Error(f"read resources from {path}", problem) from None
     found = jsonio.loads(data, "standard input" if path == "-" else path)
+    if found is None:
+        return {}  # what Go writes for no resources at all
     if not isinstance(found, dict):
         raise Error(f"resources in {path}", f"found {jsonio.dumps(found)[:40]}, an object is required")
     resources: Resources = validate.drop_nulls(found)

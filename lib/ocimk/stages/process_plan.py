@@ -122,7 +122,7 @@ class Builder:
     def directory(self) -> tuple[image.Step, image.Step]:
         """Change to the working directory and see that it lies inside; the first step may fail."""
         cwd = self.process["cwd"]
-        label = f"chdir to cwd ({cwd!r}) set in config.json"
+        label = f"chdir to cwd ({_quoted(cwd)}) set in config.json failed"
         change = self.call(label, "chdir", cwd.encode("utf-8", "surrogateescape") + b"\0", may_fail=True)
         return change, self.plan.add(image.CWD, f"{label}: it lies outside of the container")
 

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 UNLIMITED = 2**64 - 1
 
-_CPUSET = (
-    "cpu_exclusive",
+CPUSET = (
     "mem_hardwall",
     "mem_exclusive",
     "memory_migrate",
@@ -60,7 +59,7 @@ def stats(layout: Layout) -> Tree:
 def empty() -> Tree:
     """What is printed of a container that uses nothing."""
     cpu: Tree = {}
-    cpuset: Tree = {name: 0 for name in _CPUSET}
+    cpuset: Tree = {"cpu_exclusive": 0} | {name: 0 for name in CPUSET}
     return {
         "cpu": cpu,
         "cpuset": cpuset,

@@ -101,9 +101,13 @@ def add_cpu(found: Tree, group: cgroup.Group) -> None:
 def add_cpuset(found: Tree, group: cgroup.Group) -> None:
     """cpuset."""
     prefix = "" if group.has("cpus") else "cpuset."
-    numbers = {name: group.number(f"{prefix}{name}", 0) for name in found["cpuset"]}
-    lists = {name: stats.cpu_list(group.read(f"{prefix}{name}")) for name in ("cpus", "mems")}
-    found["cpuset"] = {**stats.some(**lists), **numbers}
+
+    def one(name: str) -> int | list[int]:
+        file = f"{prefix}{name}"
+        return stats.cpu_list(group.read(file)) if name in ("cpus", "mems") else group.number(file, 0)
+
+    told = {name: one(name) for name in ("cpus", "cpu_exclusive", "mems", *stats.CPUSET)}
+    found["cpuset"] = {name: value for name, value in told.items() if value != []}
 
 
 def add_memory(found: Tree, group: cgroup.Group) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 FILE = "resources.json"
 
 _AS_GIVEN = ("cpus", "mems", "burst", "idle")
+_IGNORED = ("kernel", "kernelTCP")
+"""Of these memory.py warns, once."""
+
 _DEVICE_LISTS = (
     "weightDevice",
     "throttleReadBpsDevice",
@@ -131,7 +134,8 @@ def merge(old: Resources, given: Resources) -> Resources:
 
 def merge_memory(old: Resources, given: Resources) -> Resources:
     """linux.resources.memory."""
-    new = {**old, **set_ones(given)}
+    kept = {name: value for name, value in old.items() if name not in _IGNORED}
+    new = {**kept, **set_ones(given)}
     if given.get("limit") == -1 and given.get("swap") is None:
         new["swap"] = 0
     return new
