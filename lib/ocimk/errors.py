@@ -157,7 +157,7 @@ def setup(target: str = "", log_format: str = "text", level: str = "warning") ->
     Raises Error when it cannot be opened or the format is unknown.
     """
     if log_format not in ("text", "json"):
-        raise Error("invalid log-format", quote(log_format), "text or json")
+        raise Error("invalid log-format", log_format, "text or json")
     log.json = log_format == "json"
     log.level = level
     if not target:

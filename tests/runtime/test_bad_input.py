@@ -140,7 +140,7 @@ def test_an_empty_id(oci_called: Runtime, bundle: Bundle) -> None:
     oci_called("create", "--bundle", bundle.save(), "").refused("container id cannot be empty")
 
 
-@pytest.mark.parametrize("name", ["a", "A.b-c_d+e", "0", "-leading", "x" * 200])
+@pytest.mark.parametrize("name", ["a", "A.b-c_d+e", "0", "-leading", ".hidden", "x" * 255])
 def test_good_ids(oci_called: Runtime, bundle: Bundle, name: str) -> None:
     oci_called.ids.append(name)
     assert oci_called("run", "--bundle", bundle.args("echo", "fine").save(), "--", name).ok().out == "fine\n"
@@ -177,7 +177,7 @@ def test_a_root_that_is_not_there(oci: Runtime) -> None:
     assert not oci.root.exists()
 
 
-@pytest.mark.parametrize("word", ["FOO", "99", "-1", "SIGSIG", "KILL9", "1e1", "", "RTMIN+99"])
+@pytest.mark.parametrize("word", ["FOO", "99", "-1", "SIGSIG", "KILL9", "1e1", "RTMIN+99"])
 def test_unknown_signals(oci_called: Runtime, bundle: Bundle, word: str) -> None:
     name = oci_called.create(bundle)
     oci_called("kill", name, word).refused("unknown signal")
@@ -299,6 +299,24 @@ def test_a_broken_state(oci: Runtime, bundle: Bundle, text: bytes) -> None:
     assert oci.names() == [good]
     assert not alive(pid)
     assert cgroups_of([bad]) == []
+
+
+def test_what_is_no_folder(oci: Runtime, bundle: Bundle) -> None:
+    """A file where a container's folder, or the root, would be; a directory where its state would be."""
+    (oci.root / "dir/state.json").mkdir(parents=True)
+    (oci.root / "file").touch()
+    for command in ("state", "start", "kill", "ps"):
+        oci(command, "file").refused("file/state.json", "not a directory")
+        oci(command, "dir").refused("dir/state.json", "is a directory")
+    oci("delete", "dir").refused("is a directory")
+    assert "is a directory" in oci("delete", "--force", "dir").ok().err
+    (oci.root / "file").unlink()
+    oci.root.rmdir()
+    oci.root.touch()
+    oci("create", "--bundle", bundle.save(), oci.id()).refused(str(oci.root), "a file is there")
+    for command in ("state", "list"):
+        oci(command, *["x"][: command == "state"]).refused(str(oci.root), "not a directory")
+    oci.root.unlink()
 
 
 def test_a_folder_without_state(oci: Runtime, bundle: Bundle) -> None:

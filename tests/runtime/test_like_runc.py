@@ -22,7 +22,7 @@ Both = list[Callable[..., Result]]
 @pytest.fixture
 def both(oci_called: Runtime, bundle: Bundle, tmp_path: Path) -> Iterator[Both]:
     """Calls of oci and of runc, each with a root of its own; ID stands for a container created from one bundle."""
-    bundle.args("sleep", "1000").config |= {"ociVersion": "1.0.2-dev", "annotations": {"a": "b"}}
+    bundle.args("sleep", "1000").config |= {"ociVersion": "1.0.2-dev", "annotations": {"b": "x<y>&\u2028", "a": "b"}}
     name = fresh_id()
     oci_called.ids.append(name)
     place = tmp_path / "runc"
@@ -89,6 +89,11 @@ WRONG = [
     ("create ID", "container with given ID already exists"),
     ("run ID", "container with given ID already exists"),
     ("kill ID FOO", 'unknown signal "FOO"'),
+    ("kill nobody FOO", "container does not exist"),
+    ("list -f yaml", "invalid format option"),
+    ("ps -f yaml ID", "invalid format option"),
+    ("ps -f yaml nobody", "container does not exist"),
+    ("--log-format xml list", "invalid log-format: xml"),
     ("create a/b", "invalid container ID format"),
     ("state", '"state" requires exactly 1 argument(s)'),
     ("kill", '"kill" requires a minimum of 1 argument(s)'),

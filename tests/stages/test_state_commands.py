@@ -103,7 +103,23 @@ def test_json(root: Path, box: Boxes) -> None:
 def test_quiet(root: Path, box: Boxes) -> None:
     box("c2", to="creating")
     box("c1")
-    assert oci(root, "list", "-q").stdout == "c1\nc2\n"
+    box(".hidden")
+    (root / ".cache").mkdir()
+    for more in ([], ["-f", "unknown"]):
+        assert oci(root, "list", "-q", *more).stdout == ".hidden\nc1\nc2\n"
+
+
+@pytest.mark.parametrize("words", ["state c1", "list", "list -q", "list -f json", "features", "--help"])
+def test_what_cannot_be_printed(root: Path, box: Boxes, words: str) -> None:
+    box()
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([OCI, "--root", root, *words.split()], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "oci: write standard output: no space left on device\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([OCI, "--root", root, *words.split()], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1 if words == "--help" else 141, "")
 
 
 def test_an_owner_without_a_name(root: Path, box: Boxes) -> None:
@@ -166,6 +182,13 @@ def test_a_created_one_can_be_killed(root: Path, box: Boxes) -> None:
     assert oci(root, "kill", "c1", "KILL").returncode == 0
     assert container.process is not None
     assert container.process.wait(10) == -9
+
+
+def test_no_signal_is_sigterm(root: Path, box: Boxes) -> None:
+    container = box()
+    assert oci(root, "kill", "c1", "").returncode == 0
+    assert container.process is not None
+    assert container.process.wait(10) == -signal.SIGTERM
 
 
 def test_an_unknown_signal_is_none(root: Path, box: Boxes) -> None:

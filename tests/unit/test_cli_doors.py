@@ -155,9 +155,9 @@ def test_wrong_usage_prints_help_on_standard_output_and_the_reason_elsewhere(tmp
     assert done.returncode == 1
     assert done.stdout.startswith("Incorrect Usage.\n\nUsage: oci create ")
     assert "--pid-file" in done.stdout
-    assert done.stderr == "oci: flag provided but not defined: --bundel (did you mean --bundle?)\n"
+    assert done.stderr == "oci: flag provided but not defined: -bundel (did you mean --bundle?)\n"
     (line,) = log.read_text().splitlines()
-    assert json.loads(line)["msg"] == "flag provided but not defined: --bundel (did you mean --bundle?)"
+    assert json.loads(line)["msg"] == "flag provided but not defined: -bundel (did you mean --bundle?)"
     assert json.loads(line)["level"] == "error"
 
 

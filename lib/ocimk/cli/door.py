@@ -65,7 +65,7 @@ def leave(status: int) -> NoReturn:
     except (OSError, ValueError) as problem:
         from ..errors import Error
 
-        status = _report(Error("write standard output", problem))
+        status = status or _report(Error("write standard output", problem))
     errors = sys.modules.get("ocimk.errors")
     if errors is not None and errors.log.held:
         errors.log.release()

@@ -100,7 +100,7 @@ def lookup(name: str, options: Known) -> tuple[Option, Values]:
     if found is None:
         if name in ("help", "h", "version", "v"):
             raise Asked("help" if name[0] == "h" else "version")
-        raise WrongUsage(f"flag provided but not defined: {table.dashed(name)}")
+        raise WrongUsage(f"flag provided but not defined: -{name}")
     return found
 
 
@@ -109,7 +109,7 @@ def boolean(name: str, value: str) -> bool:
     if not value or value in TRUE:
         return True
     if value not in FALSE:
-        raise WrongUsage(f'invalid value "{value}" for flag {table.dashed(name)}', hint="true or false")
+        raise WrongUsage(f'invalid value "{value}" for flag -{name}', hint="true or false")
     return False
 
 
@@ -122,12 +122,12 @@ def store(row: Option, name: str, value: str, target: Values) -> None:
         values.append(value)
         return
     if kind == table.CHOICE and value not in metavar.split("|"):
-        raise WrongUsage(f'invalid value "{value}" for flag {table.dashed(name)}', hint=metavar.replace("|", ", "))
+        raise WrongUsage(f'invalid value "{value}" for flag -{name}', hint=metavar.replace("|", ", "))
     if kind == table.INT:
         try:
             int(value, 0)
         except ValueError:
-            raise WrongUsage(f'invalid value "{value}" for flag {table.dashed(name)}', hint="a whole number") from None
+            raise WrongUsage(f'invalid value "{value}" for flag -{name}', hint="a whole number") from None
     target[long] = value
 
 
@@ -157,7 +157,7 @@ def understand(words: list[str]) -> Invocation:
     if not rest:
         raise Asked("help")
     name = rest[0]
-    if name == "help":
+    if name in ("help", "h"):
         raise Asked(f"help {rest[1]}" if len(rest) > 1 else "help")
     if name not in table.COMMANDS:
         return Invocation(name, {}, rest[1:], root_folder(settings), settings)
@@ -191,7 +191,7 @@ def root_folder(settings: Values) -> str:
     if given is not None:
         root = paths.absolute(str(given))
         if root == "/":
-            raise Error("option --root must not be /")
+            raise Error("Option --root argument should not be set to /")
         return root
     if posix.geteuid() == 0 and b"XDG_RUNTIME_DIR" not in posix.environ:
         return DEFAULT_ROOT

@@ -142,7 +142,7 @@ COMMANDS: dict[str, Command] = {
         "ocimk.runtime.list:main",
         *("", 0, 0, 0),
         (
-            ("format", "f", CHOICE, "table|json", "what to print (default: table)"),
+            ("format", "f", TEXT, "table|json", "what to print (default: table)"),
             ("quiet", "q", FLAG, "", "print the IDs only"),
         ),
         "list the containers",
@@ -150,7 +150,7 @@ COMMANDS: dict[str, Command] = {
     "ps": (
         "ocimk.runtime.ps:main",
         *("ID [PS-OPTION...]", 1, -1, 1),
-        (("format", "f", CHOICE, "table|json", "what to print (default: table)"),),
+        (("format", "f", TEXT, "table|json", "what to print (default: table)"),),
         "show the processes of a container, with the options of ps (default: -ef)",
     ),
     "events": (

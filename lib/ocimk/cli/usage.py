@@ -26,14 +26,22 @@ def answer(what: str) -> int:
         from . import external
 
         return external.become(Invocation(command, {}, ["--help"], "", {}))
-    show(command)
+    try:
+        show(command)
+    except BrokenPipeError:
+        return 141
+    except OSError as problem:
+        raise errors.Error("write standard output", problem) from None
     return 0
 
 
 def refuse(problem: WrongUsage) -> int:
     """Tell that the command line is wrong as runc does: help on standard output, the reason to the log. Returns 1."""
-    sys.stdout.write("Incorrect Usage.\n\n")
-    show(problem.command)
+    try:
+        sys.stdout.write("Incorrect Usage.\n\n")
+        show(problem.command)
+    except (OSError, SystemExit):
+        pass  # nobody reads the help; the reason is told in any case
     errors.flush()
     problem.hint = problem.hint or nearest(problem)
     errors.report(problem)
@@ -44,7 +52,7 @@ def nearest(problem: WrongUsage) -> str:
     """A hint at the option that may have been meant."""
     import difflib
 
-    word = problem.doing.rpartition(": ")[2]
+    word = table.dashed(problem.doing.rpartition(": ")[2].lstrip("-"))
     if not problem.doing.startswith("flag provided"):
         return ""
     rows = (*table.GLOBALS, *(table.rows(problem.command) if problem.command else ()))

@@ -95,6 +95,11 @@ class Folder:
         above = paths.dirname(self.path)
         try:
             paths.make_dirs(above, 0o700)
+        except FileExistsError:
+            raise Error(f"make container root {above}", "a file is there", "a directory is needed") from None
+        except OSError as problem:
+            raise Error(f"make container root {above}", problem) from None
+        try:
             why = trust.suspicion_of_all(above, shared=True)
             if why:
                 raise Error(f"container root {above}", why, "containers are kept where nobody else can write")
@@ -185,7 +190,13 @@ class Folder:
         """What state.json says. Raises FileNotFoundError, and Error when it is broken or not ours."""
         if self._state is None:
             place = f"{self.path}/{names.STATE}"
-            found = jsonio.loads(self.read(names.STATE), place)
+            try:
+                data = self.read(names.STATE)
+            except FileNotFoundError:
+                raise
+            except OSError as problem:
+                raise Error(f"open {place}", problem) from None
+            found = jsonio.loads(data, place)
             own = found.get("ocimk") if isinstance(found, dict) else None
             if not isinstance(own, dict) or own.get("version") != names.VERSION:
                 raise Error(place, "not a state of ocimk", "delete --force removes it")
@@ -388,6 +399,16 @@ def read_all(fd: int, at: int = -1) -> bytes:
         total += len(part)
         if total > _MAX_FILE:
             raise OSError(27, "file too large")
+
+
+def tell(text: str) -> None:
+    """Print all of it on standard output. Raises Error; ends us as SIGPIPE would when nobody reads any more."""
+    try:
+        write_all(1, text.encode("utf-8", "surrogateescape"))
+    except BrokenPipeError:
+        raise SystemExit(141) from None
+    except OSError as problem:
+        raise Error("write standard output", problem) from None
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -67,13 +67,13 @@ def status(folder: Folder) -> str:
 
 
 def current(folder: Folder) -> dict[str, Any]:
-    """The state as ``runc state`` prints it: pid 0 when stopped, owner empty (list fills it in).
+    """The state as ``runc state`` prints it: pid 0 when stopped, annotations sorted, owner empty (list fills it in).
 
     Raises as status() does.
     """
     now = status(folder)
     state = folder.state
-    annotations = {"annotations": state["annotations"]} if state.get("annotations") else {}
+    annotations = {"annotations": dict(sorted(state["annotations"].items()))} if state.get("annotations") else {}
     return {
         "ociVersion": state.get("ociVersion", ""),
         "id": state.get("id", folder.id),

@@ -6,7 +6,8 @@ import time
 
 from .. import jsonio
 from ..container import state as states
-from ..container.folder import Folder, write_all
+from ..container.folder import Folder
+from ..container.folder import tell as put
 from ..errors import Error, quote, warn
 from ..stages import cgroups
 from ..stages.cgroups import live
@@ -74,11 +75,13 @@ def follow(folder: Folder, interval: float) -> None:
 def sample(folder: Folder) -> bool:
     """Tell what is used; a failure is only a warning, False when it is that the cgroups are gone."""
     try:
-        tell(folder, "stats", measured(folder))
+        found = measured(folder)
     except Error as problem:
         if problem.cause == "container not running":
             return False
         warn(str(problem))
+    else:
+        tell(folder, "stats", found)
     return True
 
 
@@ -98,7 +101,7 @@ def measured(folder: Folder) -> dict[str, Any]:
 def tell(folder: Folder, kind: str, data: dict[str, Any] | None = None) -> None:
     """One event as a line of JSON."""
     event = {"type": kind, "id": folder.id, **({"data": data} if data is not None else {})}
-    write_all(1, f"{jsonio.dumps(event)}\n".encode())
+    put(f"{jsonio.dumps(event)}\n")
 
 
 def duration(text: str) -> float:

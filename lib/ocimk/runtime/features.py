@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import __version__, jsonio
-from ..container.folder import write_all
+from ..container.folder import tell
 from ..errors import Error
 
 TYPE_CHECKING = False
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def main(invocation: Invocation) -> int:
     """Print it, indented by four blanks as runc does. Needs no rights."""
-    write_all(1, f"{jsonio.dumps_indent(structure(), '    ')}\n".encode())
+    tell(f"{jsonio.dumps_indent(structure(), '    ')}\n")
     return 0
 
 

@@ -21,14 +21,16 @@ _KILL = 9
 def main(invocation: Invocation) -> int:
     """``kill ID [SIGNAL]``. Raises Error: an unknown signal, no such container, one that does not run."""
     name, *rest = invocation.args
-    number = signals.number(rest[0] if rest else "SIGTERM")
+    word = (rest and rest[0]) or "SIGTERM"
     everybody = invocation.flag("all")
     if invocation.flag("regex"):
         from . import matching
 
+        number = signals.number(word)
         matching.each(invocation, lambda found: kill(Folder.existing(invocation.root, found), number, everybody))
     else:
-        kill(Folder.existing(invocation.root, name), number, everybody)
+        # That there is no such container is what callers must hear, also when they know signals that we do not.
+        kill(Folder.existing(invocation.root, name), signals.number(word), everybody)
     return 0
 
 

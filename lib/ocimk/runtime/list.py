@@ -6,8 +6,10 @@ import posix
 
 from .. import jsonio
 from ..container import state as states
-from ..container.folder import Folder, write_all
-from ..errors import Error, reason, warn
+from ..container.folder import Folder, tell
+from ..container.names import STATE
+from ..errors import Error, quote, reason, warn
+from ..linux import path as paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,16 +24,19 @@ _PADDING = 3
 
 def main(invocation: Invocation) -> int:
     """Print the list. Raises Error when the root cannot be read, or is not there but was asked for."""
+    form = invocation.text("format", "table")
     found = names(invocation.root, invocation.root_given)
     states_now = [state for name in found if (state := look(invocation.root, name)) is not None]
     if invocation.flag("quiet"):
         text = "".join(f"{state['id']}\n" for state in states_now)
-    elif invocation.text("format", "table") == "json":
-        text = jsonio.dumps(states_now or None) + "\n"
+    elif form == "json":
+        text = jsonio.as_go(jsonio.dumps(states_now or None)) + "\n"
+    elif form != "table":
+        raise Error("invalid format option", quote(form), "table or json")
     else:
         rows = [[str(state[column]) for column in _COLUMNS] for state in states_now]
         text = table([[column.upper() for column in _COLUMNS], *rows])
-    write_all(1, text.encode("utf-8", "surrogateescape"))
+    tell(text)
     return 0
 
 
@@ -39,13 +44,15 @@ def names(root: str, asked_for: bool) -> list[str]:
     """The names of the folders below the root, sorted; none if the default root is missing. Raises Error."""
     try:
         with posix.scandir(root) as entries:
-            return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+            found = sorted(entry.name for entry in entries if entry.is_dir())
     except FileNotFoundError as problem:
         if asked_for:
             raise Error(f"open {root}", problem) from None
         return []
     except OSError as problem:
         raise Error(f"open {root}", problem) from None
+    # A container may be called .NAME, but what is no container of such a name is no business of the list's (.cache).
+    return [name for name in found if name[0] != "." or paths.exists(f"{root}/{name}/{STATE}")]
 
 
 def look(root: str, name: str) -> dict[str, Any] | None:

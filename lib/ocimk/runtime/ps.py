@@ -5,8 +5,8 @@ from __future__ import annotations
 import posix
 
 from .. import jsonio
-from ..container.folder import Folder, read_all, write_all
-from ..errors import Error
+from ..container.folder import Folder, read_all, tell
+from ..errors import Error, quote
 from ..stages.cgroups import live
 
 TYPE_CHECKING = False
@@ -20,12 +20,15 @@ def main(invocation: Invocation) -> int:
     """``ps ID [PS-OPTION...]``. Raises Error."""
     name, *words = invocation.args
     pids = live.pids(Folder.existing(invocation.root, name))
-    if invocation.text("format", "table") == "json":
+    form = invocation.text("format", "table")
+    if form == "json":
         # As Go prints a list that was never made.
         text = jsonio.dumps(pids or None) + "\n"
+    elif form != "table":
+        raise Error("invalid format option", quote(form), "table or json")
     else:
         text = table(host_ps(words or _DEFAULT), set(pids))
-    write_all(1, text.encode("utf-8", "surrogateescape"))
+    tell(text)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import jsonio
 from ..container import state as states
-from ..container.folder import Folder, write_all
+from ..container.folder import Folder, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,5 +14,5 @@ if TYPE_CHECKING:
 def main(invocation: Invocation) -> int:
     """Print it, indented, without a newline at the end. Raises Error when there is no such container."""
     state = states.current(Folder.existing(invocation.root, invocation.args[0]))
-    write_all(1, jsonio.dumps_indent(state).encode("utf-8", "surrogateescape"))
+    tell(jsonio.as_go(jsonio.dumps_indent(state)))
     return 0

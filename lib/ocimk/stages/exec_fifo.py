@@ -93,7 +93,7 @@ def new_keyring(name: str) -> None:
     keyctl = _native.NR["keyctl"]
     try:
         ring = _native.syscall(keyctl, _JOIN_SESSION_KEYRING, f"_ses.{name}".encode() + b"\0")
-        told = bytearray(256)
+        told = bytearray(512)  # an id of 255 characters and some numbers
         size = _native.syscall(keyctl, _DESCRIBE, ring, told, len(told))
         rights = int(bytes(told[:size]).split(b";")[3], 16)
         _native.syscall(keyctl, _SETPERM, ring, rights | _POSSESSOR_ONLY_SEARCH)
