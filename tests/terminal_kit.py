@@ -84,6 +84,7 @@ def receiver(runtime: Runtime) -> Iterator[tuple[str, socket.socket]]:
         server.listen(1)
         server.settimeout(10)
         yield place, server
+    os.unlink(place)
 
 
 def master_of(server: socket.socket) -> tuple[bytes, int]:
@@ -99,11 +100,12 @@ def master_of(server: socket.socket) -> tuple[bytes, int]:
     return name, fds[0]
 
 
-def read_until(fd: int, text: bytes) -> bytes:
+def read_until(fd: int, text: bytes, seconds: float = 10) -> bytes:
+    """What is shown up to the text and with it."""
     seen = b""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     while text not in seen:
-        assert poll.poll(10_000), seen
+        assert poll.poll(seconds * 1000), seen
         seen += os.read(fd, 65536)
     return seen
