@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import array
+import base64
 import os
 import socket
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from properties_kit import ask
 from test_properties_seccomp import ANSWER, Agent
 
-from kit import CLEAN, OCI, Bundle, Runtime
+from kit import CLEAN, LIBEXEC, OCI, Bundle, Runtime
 from ocimk.spec import annotations
 from ocimk.stages.rootfs.mounts import label_option
 
@@ -52,6 +54,26 @@ def test_an_unknown_system_call(oci: Runtime, bundle: Bundle) -> None:
     noted(bundle, "seccomp_fail_unknown_syscall")
     for _ in range(2):  # also with the filter in the cache
         oci.run(bundle).refused("oci-seccomp", "no_such_call", "run.oci.seccomp_fail_unknown_syscall")
+
+
+MKDIR_FAILS = [(0x20, 0, 0, 0), (0x15, 0, 1, 83), (0x06, 0, 0, 0x50000 | 7), (0x06, 0, 0, 0x7FFF0000)]
+"""struct sock_filter: load the number of the call; mkdir (of x86-64) is errno 7; any other is allowed."""
+FILTER = base64.b64encode(b"".join(struct.pack("HBBI", *one) for one in MKDIR_FAILS)).decode()
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of mkdir is another")
+@pytest.mark.parametrize("beside", [None, {"defaultAction": "SCMP_ACT_KILL", "listenerPath": "/no/such"}])
+def test_a_filter_as_it_is(oci: Runtime, bundle: Bundle, beside: object) -> None:
+    bundle.linux.pop("seccomp", None)
+    if beside:
+        bundle.linux["seccomp"] = beside
+    name = oci.create(noted(bundle.args("sleep", "1000"), "seccomp_bpf_data", FILTER))
+    oci("start", name).ok()
+    done = oci("exec", name, "mkdir", "/tmp/x")
+    assert (done.status, done.err.split(": ")[-1]) == (1, "Argument list too long\n")
+    assert "\nSeccomp:\t2\n" in Path(f"/proc/{oci.pid(name)}/status").read_text()
+    told = subprocess.run([f"{LIBEXEC}/oci-seccomp", "explain", oci.root / name], capture_output=True, text=True)
+    assert "seccomp_bpf_data: 4 instructions" in told.stdout
 
 
 # ---- the process -----------------------------------------------------------------------------------------------------
@@ -160,6 +182,9 @@ WRONG = [
     ("pidfd_receiver", "relative"),
     ("hooks.stdout", "relative"),
     ("delegate-cgroup", "a/../../b"),
+    ("seccomp_bpf_data", ""),
+    ("seccomp_bpf_data", "AAAA"),
+    ("seccomp_bpf_data", "not base64"),
 ]
 
 

@@ -115,6 +115,7 @@ def test_wrong_usage(words: str, text: str) -> None:
         ("create -h", "help create"),
         ("create ID --help", "help create"),
         ("-v", "version"),
+        ("-V", "version"),
         ("--version", "version"),
     ],
 )

@@ -34,7 +34,7 @@ def test_the_words_of_runc_are_all_known():
     words = set(found["mountOptions"])
     assert words >= set("bind rbind ro rro tmpcopyup idmap ridmap rnosymfollow private runbindable".split())
     assert not words & {"acl", "size=1", ""}
-    assert found["mountOptions"] == sorted(words) and len(words) == 62
+    assert found["mountOptions"] == sorted(words) and len(words) == 65
     assert len(found["linux"]["capabilities"]) == 41
     assert found["linux"]["namespaces"] == ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]
 

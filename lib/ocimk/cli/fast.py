@@ -98,7 +98,7 @@ def lookup(name: str, options: Known) -> tuple[Option, Values]:
     """The row of an option and where its value goes. Raises WrongUsage when there is none of that name."""
     found = options.get(name)
     if found is None:
-        if name in ("help", "h", "version", "v"):
+        if name in ("help", "h", "version", "v", "V"):
             raise Asked("help" if name[0] == "h" else "version")
         raise WrongUsage(f"flag provided but not defined: -{name}")
     return found

@@ -20,6 +20,7 @@ _call = _native.syscall
 _NR = _native.NR
 
 AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
@@ -118,10 +119,10 @@ class FilesystemError(OSError):
         self.detail = detail
 
 
-def open_tree(dirfd: int, path: bytes, recursive: bool = False, clone: bool = True) -> int:
+def open_tree(dirfd: int, path: bytes, recursive: bool = False, clone: bool = True, nofollow: bool = False) -> int:
     """A descriptor (as of O_PATH) of a detached copy of the mount, or subtree of it, at *path*; of *dirfd*
-    itself when *path* is empty. Raises OSError."""
-    flags = OPEN_TREE_CLOEXEC | (OPEN_TREE_CLONE if clone else 0)
+    itself when *path* is empty. A link at its end is taken itself with *nofollow*. Raises OSError."""
+    flags = OPEN_TREE_CLOEXEC | (OPEN_TREE_CLONE if clone else 0) | (AT_SYMLINK_NOFOLLOW if nofollow else 0)
     flags |= (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
     return _call(_NR["open_tree"], dirfd, path, flags)
 

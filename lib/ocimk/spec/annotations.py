@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 CONTEXT_TYPE = "run.oci.mount_context_type"
 SECCOMP_RECEIVER = "run.oci.seccomp.receiver"
 SECCOMP_STRICT = "run.oci.seccomp_fail_unknown_syscall"
+SECCOMP_BPF = "run.oci.seccomp_bpf_data"
 KEEP_GROUPS = "run.oci.keep_original_groups"
 PIDFD_RECEIVER = "run.oci.pidfd_receiver"
 DELEGATE = "run.oci.delegate-cgroup"
@@ -21,7 +22,7 @@ HOOKS_STDOUT = "run.oci.hooks.stdout"
 HOOKS_STDERR = "run.oci.hooks.stderr"
 
 OBEYED = (
-    *(CONTEXT_TYPE, SECCOMP_RECEIVER, SECCOMP_STRICT, KEEP_GROUPS, PIDFD_RECEIVER, DELEGATE),
+    *(CONTEXT_TYPE, SECCOMP_RECEIVER, SECCOMP_STRICT, SECCOMP_BPF, KEEP_GROUPS, PIDFD_RECEIVER, DELEGATE),
     *(HOOKS_STDOUT, HOOKS_STDERR),
 )
 """Those that have an effect; a value of the other is no error, as the specification wants it."""
@@ -50,8 +51,21 @@ def judge(annotations: dict[str, Any], out: list[Finding]) -> None:
             out.append(Finding(where, f"found {value!r}, an absolute path is required"))
         elif name == CONTEXT_TYPE and value not in _CONTEXTS:
             out.append(Finding(where, f"found {value!r}, one of {', '.join(_CONTEXTS)} is required"))
+        elif name == SECCOMP_BPF and not bpf(value):
+            out.append(Finding(where, f"found {value[:40]!r}, an array of struct sock_filter in base64 is required"))
         elif name == DELEGATE and ".." in value.split("/"):
             out.append(Finding(where, f'found {value!r}, a path without ".." is required'))
+
+
+def bpf(value: str) -> bytes:
+    """The filter behind SECCOMP_BPF, b"" when it is none (1 to 4096 instructions of 8 bytes, as seccomp(2) takes)."""
+    import binascii
+
+    try:
+        data = binascii.a2b_base64(value, strict_mode=True)
+    except ValueError:
+        return b""
+    return data if len(data) % 8 == 0 and len(data) <= 8 * 4096 else b""
 
 
 def into_properties(config: dict[str, Any], receiver: str = "") -> bool:
@@ -59,6 +73,10 @@ def into_properties(config: dict[str, Any], receiver: str = "") -> bool:
 
     receiver  the seccomp agent of $RUN_OCI_SECCOMP_RECEIVER, for a configuration that names none
     """
+    if of(config, SECCOMP_BPF) is not None and type(config.get("linux", {})) is dict:
+        # What says that there is a filter, instead of the one that does not count; oci-seccomp has the given one.
+        config.setdefault("linux", {})["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
+        return True
     linux = config.get("linux")
     seccomp = linux.get("seccomp") if type(linux) is dict else None
     path = of(config, SECCOMP_RECEIVER) or receiver

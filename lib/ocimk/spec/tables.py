@@ -94,8 +94,10 @@ MOUNT_SHOULD = (
 )
 MOUNT_MAY = "mand nomand tmpcopyup"
 """config.md, Linux mount options: what runtimes must, should and may understand."""
+MOUNT_LINKS = "copy-symlink dest-nofollow src-nofollow"
+"""Of crun's: what a bind mount does with symbolic links."""
 
-MOUNT_OPTIONS = frozenset(f"{MOUNT_MUST} {MOUNT_SHOULD} {MOUNT_MAY}".split())
+MOUNT_OPTIONS = frozenset(f"{MOUNT_MUST} {MOUNT_SHOULD} {MOUNT_MAY} {MOUNT_LINKS}".split())
 """Every option with a meaning of its own; any other goes to the filesystem as data."""
 
 PROPAGATIONS = ("private", "rprivate", "rshared", "rslave", "runbindable", "shared", "slave", "unbindable")

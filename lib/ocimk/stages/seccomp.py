@@ -48,6 +48,10 @@ def apply(folder: Folder, options: Options, operands: list[str]) -> None:
     be had."""
     if operands:
         raise errors.Usage(f"unexpected operand {operands[0]}", hint="only explain asks about a system call")
+    given = _given(folder)
+    if given:
+        _take_given(given, folder)
+        return
     profile = _profile(folder)
     if profile is None:
         return
@@ -65,6 +69,11 @@ def undo(folder: Folder) -> None:
 def explain(folder: Folder, options: Options, operands: list[str]) -> list[str]:
     """The rules in words, as comments of a shell; or, for a system call and its arguments, which rule
     decides."""
+    given = _given(folder)
+    if given:
+        if operands:
+            raise Error(f"annotations.{_GIVEN}", "instructions have no rules that could be asked")
+        return [f"# annotations.{_GIVEN}: {len(given) // 8} instructions, loaded as they are"]
     profile = _profile(folder)
     if profile is None:
         return ["# linux.seccomp is absent: every system call is allowed"]
@@ -123,6 +132,30 @@ def _profile(folder: Folder) -> dict[str, Any] | None:
     if not isinstance(seccomp, dict):
         raise Error("linux.seccomp", "an object is required")
     return seccomp if seccomp.get("defaultAction") or seccomp.get("syscalls") else None
+
+
+_GIVEN = "run.oci.seccomp_bpf_data"
+
+
+def _given(folder: Folder) -> bytes:
+    """A filter that an annotation of crun's gives as it is, in linux.seccomp's place; b"" without one. Raises Error."""
+    value = (folder.config.get("annotations") or {}).get(_GIVEN)
+    if value is None:
+        return b""
+    from ..spec.annotations import bpf
+
+    found = bpf(value) if type(value) is str else b""
+    if not found:
+        raise Error(f"annotations.{_GIVEN}", "an array of struct sock_filter in base64 is required")
+    return found
+
+
+def _take_given(program: bytes, folder: Folder) -> None:
+    from ..linux.seccomp import FLAG_SPEC_ALLOW, flag_available
+
+    flags = [FLAG_SPEC_ALLOW] if flag_available(FLAG_SPEC_ALLOW) else []
+    folder.write(PROGRAM, program)
+    folder.write(INFO, jsonio.dumps({"flags": flags, "unknown": [], "warnings": []}).encode())
 
 
 def _compile(place: str, profile: dict[str, Any], folder: Folder) -> None:

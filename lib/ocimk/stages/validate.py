@@ -166,10 +166,15 @@ def read(bundle: str, config_file: str = "") -> tuple[bytes, Any]:
         return data, config
     changed = False
     receiver = posix.environ.get(b"RUN_OCI_SECCOMP_RECEIVER", b"")
-    if receiver or b"run.oci.seccomp.receiver" in data:
+    noted = config.get("annotations")
+    if receiver or (type(noted) is dict and any(name.startswith("run.oci.seccomp") for name in noted)):
         from ..spec import annotations
 
         changed = annotations.into_properties(config, receiver.decode("utf-8", "surrogateescape"))
+    if b"idmap=" in data:
+        from ..spec import idmap_words
+
+        changed |= idmap_words.spell_out(config)
     if b"null" not in data and not changed:
         return data, config
     try:

@@ -63,8 +63,9 @@ def _entry(config: dict[str, object], entry: Entry, types: set[str], old: bool) 
 def _source(entry: Entry) -> list[str]:
     if entry.options.flags & m.MS_REMOUNT or entry.options.nofail:
         return []
+    itself = entry.options.source_itself or entry.options.copy_link
     try:
-        posix.stat(plan.encode(entry.source, f"{entry.where}.source"))
+        posix.stat(plan.encode(entry.source, f"{entry.where}.source"), follow_symlinks=not itself)
     except OSError as problem:
         return [f"{entry.where}.source {entry.source}: {reason(problem)} (make it, or give the option nofail)"]
     return []

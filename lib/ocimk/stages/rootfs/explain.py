@@ -8,7 +8,7 @@ import posix
 
 from ...linux import mount as m
 from . import cgroups, plan
-from .options import PROPAGATION, RECURSIVE
+from .options import EXTENSIONS, PROPAGATION, RECURSIVE
 from .root import propagation
 
 TYPE_CHECKING = False
@@ -63,7 +63,7 @@ def _mount(config: dict[str, object], entry: Entry) -> list[str]:
     spot = _spot(entry)
     words = [word for word in entry.raw if not (word == "ro" and entry.late_readonly)]
     plain = [
-        w for w in words if w not in PROPAGATION and w not in RECURSIVE and w not in ("idmap", "ridmap", "tmpcopyup")
+        w for w in words if w not in PROPAGATION and w not in RECURSIVE and w not in EXTENSIONS
     ]
     if entry.options.flags & m.MS_REMOUNT:
         return [f"mount -o {quote(','.join(plain))} {spot}"]
@@ -95,13 +95,18 @@ def _filesystem(entry: Entry, spot: str, words: list[str]) -> list[str]:
 def _bind(entry: Entry, spot: str, words: list[str]) -> list[str]:
     source = quote(entry.source)
     how = "--rbind" if entry.options.flags & m.MS_REC else "--bind"
+    target = _link(entry.source) if entry.options.copy_link or entry.options.source_itself else None
+    if target is not None and entry.options.copy_link:
+        return [f"mkdir -p {_in(_above(entry))}", f"ln -s {quote(target)} {spot}"]
     make = f"mkdir -p {spot}"
-    if _is_file(entry.source):
+    if target is not None or _is_file(entry.source):
         make = f"mkdir -p {_in(_above(entry))} && touch {spot}"
     if plan.id_mapped(entry):
         return [make, f"mount {how} -o X-mount.idmap={quote(_mapping(entry))} {source} {spot}"]
     flags = [word for word in words if word not in ("bind", "rbind")]
     out = [make, f"mount {how} {source} {spot}"]
+    if target is not None or entry.options.target_itself:
+        out[1] += "  # links are taken themselves: mount(8) would follow them"
     if entry.options.changes:
         out.append(f"mount -o {quote(','.join(['remount', 'bind', *flags]))} {spot}")
     return out
@@ -203,6 +208,14 @@ def _is_file(path: str) -> bool:
         return not st.S_ISDIR(posix.stat(path).st_mode)
     except OSError:
         return False
+
+
+def _link(path: str) -> str | None:
+    """Where the link leads; None for what is none."""
+    try:
+        return posix.readlink(path)
+    except OSError:
+        return None
 
 
 def _exists(path: str) -> bool:

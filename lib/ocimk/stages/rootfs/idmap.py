@@ -60,7 +60,8 @@ def mapped(config: dict[str, Any], entry: Entry) -> int:
     namespace = _namespace(config, entry, doing)
     with Held(namespace):
         path = plan.encode(entry.source, f"{entry.where}.source")
-        fd = m.open_tree(m.AT_FDCWD, path, bool(entry.options.flags & m.MS_REC))
+        deep = bool(entry.options.flags & m.MS_REC)
+        fd = m.open_tree(m.AT_FDCWD, path, deep, nofollow=entry.options.source_itself)
         try:
             m.mount_setattr(fd, m.ATTR_IDMAP, recursive=entry.options.idmap == "ridmap", userns=namespace)
         except OSError as problem:

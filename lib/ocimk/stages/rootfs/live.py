@@ -68,7 +68,7 @@ def _add(work: Work) -> None:
                 raise Error(f"{doing}: make it read-only", problem) from None
     except BaseException:
         for entry in reversed(done):
-            if not entry.options.flags & m.MS_REMOUNT:
+            if not entry.options.flags & m.MS_REMOUNT and entry.index not in work.links:
                 unmount(work, entry)
         raise
 
@@ -82,7 +82,7 @@ def unmount(work: Work, entry: Entry) -> None:
     """Take off what is mounted at the destination. Raises Error."""
     doing = f"{entry.where} {entry.destination}: unmount"
     try:
-        with Held(find(work.root, entry.path)) as fd:
+        with Held(find(work.root, entry.path, mounts.finding(entry))) as fd:
             if not m.is_mount_root(fd):
                 raise Error(doing, "nothing is mounted there")
             m.umount(m.of_descriptor(fd), m.MNT_DETACH)

@@ -9,7 +9,7 @@ import posix
 
 from ...errors import Error, warn
 from ...linux import mount as m
-from ...linux.openat2 import DIRECTORY, Held, find, make_directories, make_file
+from ...linux.openat2 import DIRECTORY, O_PATH, Held, find, make_directories, make_file
 from . import hints, options, plan
 from .work import change
 
@@ -59,7 +59,7 @@ def destination(work: Work, entry: Entry, is_file: bool = False) -> tuple[int, b
         if entry.kind in ("proc", "sysfs"):
             return _plain_directory(work, entry), there
         try:
-            fd = find(work.root, entry.path)
+            fd = find(work.root, entry.path, finding(entry))
         except FileNotFoundError:
             there = False
             fd = (make_file if is_file else make_directories)(work.root, entry.path)
@@ -67,6 +67,11 @@ def destination(work: Work, entry: Entry, is_file: bool = False) -> tuple[int, b
         raise hints.place(entry, problem, work.userns) from None
     check_proc(work, entry, fd)
     return fd, there
+
+
+def finding(entry: Entry) -> int:
+    """The flags by which the destination is opened."""
+    return O_PATH | (posix.O_NOFOLLOW if entry.options.target_itself else 0)
 
 
 def _plain_directory(work: Work, entry: Entry) -> int:
@@ -253,6 +258,8 @@ def open_sources(work: Work) -> None:
         if entry.kind != "bind" or entry.options.flags & m.MS_REMOUNT:
             continue
         try:
+            if entry.options.copy_link and _take_link(work, entry):
+                continue
             work.sources[entry.index] = open_source(work, entry)
         except FileNotFoundError as problem:
             if not entry.options.nofail:
@@ -264,6 +271,12 @@ def open_sources(work: Work) -> None:
             raise Error(f"{entry.where}.source {entry.source}", problem, text) from None
 
 
+def _take_link(work: Work, entry: Entry) -> bool:
+    from . import links
+
+    return links.take(work, entry)
+
+
 def open_source(work: Work, entry: Entry) -> int:
     """A detached copy of the source, id-mapped where asked for. Raises OSError, Error."""
     if plan.id_mapped(entry):
@@ -271,13 +284,20 @@ def open_source(work: Work, entry: Entry) -> int:
 
         return idmap.source(work, entry)
     path = plan.encode(entry.source, f"{entry.where}.source")
-    return m.open_tree(m.AT_FDCWD, path, bool(entry.options.flags & m.MS_REC))
+    return m.open_tree(
+        m.AT_FDCWD, path, bool(entry.options.flags & m.MS_REC), nofollow=entry.options.source_itself
+    )
 
 
 def bind(work: Work, entry: Entry) -> None:
     """Mount the source at the destination. Raises Error."""
     if entry.options.flags & m.MS_REMOUNT:
         rebind(work, entry)
+        return
+    if entry.index in work.links:
+        from . import links
+
+        links.make(work, entry)
         return
     source = work.sources[entry.index]
     is_file = not st.S_ISDIR(posix.fstat(source).st_mode)
@@ -361,7 +381,7 @@ def rebind(work: Work, entry: Entry) -> None:
 
 def _mounted(work: Work, entry: Entry) -> int:
     try:
-        return find(work.root, entry.path)
+        return find(work.root, entry.path, finding(entry))
     except OSError as problem:
         raise Error(f"mounts[{entry.index}] {entry.destination}: remount", problem) from None
 

@@ -85,7 +85,10 @@ RECURSIVE = {
     "rsymfollow": (0, m.ATTR_NOSYMFOLLOW),
 }
 
-EXTENSIONS = ("idmap", "ridmap", "tmpcopyup")
+LINKS = {"copy-symlink": "copy_link", "src-nofollow": "source_itself", "dest-nofollow": "target_itself"}
+"""crun's words for symbolic links (crun(1)), and what they switch on in Options."""
+
+EXTENSIONS = ("idmap", "ridmap", "tmpcopyup", *LINKS)
 
 IGNORED = ("auto", "noauto", "_netdev", "nofail", "nouser", "nousers", "nogroup", "noowner")
 """Known to mount(8) for the sake of fstab; nothing for the kernel. (nofail has its effect elsewhere.)"""
@@ -125,6 +128,7 @@ class Options:
 
     __slots__ = (
         "cleared",
+        "copy_link",
         "copyup",
         "data",
         "flags",
@@ -134,6 +138,8 @@ class Options:
         "rclear",
         "recursive",
         "rset",
+        "source_itself",
+        "target_itself",
     )
 
     def __init__(self) -> None:
@@ -152,6 +158,12 @@ class Options:
         self.idmap = ""
         self.copyup = False
         self.nofail = False
+        self.copy_link = False
+        """Make a source that is a link anew, rather than mount what it leads to"""
+        self.source_itself = False
+        """Take a source that is a link itself"""
+        self.target_itself = False
+        """Mount on a destination that is a link itself"""
 
     @property
     def bind(self) -> bool:
@@ -193,6 +205,8 @@ def _special(options: Options, word: str) -> None:
         options.copyup = True
     elif word == "nofail":
         options.nofail = True
+    elif word in LINKS:
+        setattr(options, LINKS[word], True)
     elif word and word not in IGNORED and not word.startswith(IGNORED_PREFIXES):
         options.data.append(word)
 

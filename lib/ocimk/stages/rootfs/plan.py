@@ -161,7 +161,12 @@ def _check(entry: Entry, where: str) -> None:
         raise Error(f"{where}: type bind", "not a filesystem", "a bind mount needs the option bind or rbind")
     if options.copyup and entry.kind != "tmpfs":
         raise Error(f"{where}: options", "tmpcopyup is for a tmpfs only")
+    links = [word for word, name in mount_options.LINKS.items() if getattr(options, name)]
+    if links and not options.bind:
+        raise Error(f"{where}: options", f"{links[0]} is for a bind mount only")
     mapped = options.idmap or entry.uids or entry.gids
+    if mapped and options.copy_link:
+        raise Error(f"{where}: options", "copy-symlink: a mount that may become a link cannot be id-mapped")
     if mapped and not options.bind:
         raise Error(f"{where}: {options.idmap or 'uidMappings'}", "only bind mounts can be id-mapped")
     if bool(entry.uids) != bool(entry.gids):

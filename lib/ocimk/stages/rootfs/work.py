@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Work:
     """One root filesystem being built."""
 
-    __slots__ = ("cgroup", "config", "folder", "label", "late", "mounts", "real", "root", "sources", "userns")
+    __slots__ = ("cgroup", "config", "folder", "label", "late", "links", "mounts", "real", "root", "sources", "userns")
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
@@ -32,6 +32,8 @@ class Work:
         """Whether we are root of a user namespace only: no mknod, locked flags"""
         self.sources: dict[int, int] = {}
         """Bind sources opened in advance: index in mounts[] to detached mount"""
+        self.links: dict[int, bytes] = {}
+        """Bind sources that are links to be made anew: index in mounts[] to where they lead"""
         self.late: list[tuple[str, int]] = []
         """Mounts to be made read-only at the end: (doing, mount)"""
         self.cgroup = b""
