@@ -123,7 +123,7 @@ def test_broken_json(oci: Runtime, bundle: Bundle, text: bytes, words: tuple[str
 def test_no_bundle(oci: Runtime, bundle: Bundle) -> None:
     oci("create", "--bundle", "/no/bundle", oci.id()).refused("/no/bundle", "no such file or directory")
     oci("create", "--bundle", "/etc/passwd", oci.id()).refused("/etc/passwd", "not a directory")
-    oci("create", "--bundle", bundle.path, oci.id()).refused("config.json", "no such file or directory")
+    oci("create", "--bundle", bundle.path, oci.id()).refused("JSON specification file config.json not found")
     oci("create", oci.id(), cwd=bundle.path).refused("config.json", "no such file or directory")
     assert oci.names() == []
 

@@ -55,6 +55,21 @@ def test_the_bundle_is_the_working_directory_by_default(oci: Runtime, bundle: Bu
     assert oci("run", oci.id(), cwd=bundle.save()).ok().out == "here\n"
 
 
+def test_the_bundle_is_where_the_kernel_finds_it(oci: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    """Through a link and back up, which the text of the path alone would put elsewhere."""
+    bundle.save()
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/link").symlink_to(bundle.path)
+    for given in ("far/link", "far/link/", "far/link/../bundle"):
+        name = oci.id()
+        oci.quiet("create", "--bundle", given, name, cwd=tmp_path).ok()
+        assert oci.state(name)["bundle"] == str(bundle.path)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "far/new").symlink_to(tmp_path / "new")
+    oci("spec", "--bundle", "far/new/../new", cwd=tmp_path).ok()
+    assert (tmp_path / "new/config.json").exists()
+
+
 def test_list_shows_all_and_their_state(oci: Runtime, bundle: Bundle) -> None:
     bundle.args("sleep", "1000")
     created, running = oci.create(bundle), oci.detached(bundle)

@@ -120,6 +120,18 @@ def test_without_a_manager_there_is_nothing_of_it(oci_called: Runtime, bundle: B
     assert oci_called.tell(bundle, "echo [$NOTIFY_SOCKET]; ls /run 2>&-; true").out == "[]\n"
 
 
+@pytest.mark.parametrize("options", [(), ("-d",)])
+def test_run_goes_on_without_a_manager(oci_called: Runtime, bundle: Bundle, options: tuple[str, ...]) -> None:
+    bundle.script("touch /tmp/ran").writable().save()
+    name = oci_called.id()
+    env = {**CLEAN, "NOTIFY_SOCKET": "/no/such/socket"}
+    result = oci_called.quiet("run", *options, "--bundle", bundle.path, name, env=env).ok()
+    assert result.err.startswith("oci: warning: NOTIFY_SOCKET /no/such/socket: connect: no such file")
+    if options:
+        oci_called.wait_stopped(name)
+    assert (bundle.rootfs / "tmp/ran").exists()
+
+
 def test_a_manager_that_is_not_there(oci_called: Runtime, bundle: Bundle) -> None:
     name = oci_called.create(bundle.script("true"), env={**CLEAN, "NOTIFY_SOCKET": "/no/such/socket"})
     words = ("NOTIFY_SOCKET /no/such/socket: connect", "no such file")

@@ -167,7 +167,7 @@ def test_the_environment_is_config_jsons(oci: Runtime, bundle: Bundle) -> None:
 # ---- signals ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["TERM", "USR1", "HUP", "INT", "QUIT", "USR2", "CONT", "TSTP"])
+@pytest.mark.parametrize("name", ["TERM", "USR1", "HUP", "INT", "QUIT", "USR2", "CONT", "TSTP", "PIPE"])
 def test_a_signal_to_run_reaches_the_program(oci_called: Runtime, bundle: Bundle, name: str) -> None:
     script = f"trap 'echo got; exit 9' {name}; echo ready; while :; do sleep 1000 & wait; done"
     process = oci_called.begin("run", "--bundle", bundle.script(script).save(), oci_called.id())
@@ -322,12 +322,24 @@ def test_pidfd_socket(oci: Runtime, bundle: Bundle) -> None:
         name = oci.create(bundle.args("sleep", "1000"), "--pidfd-socket", place)
         connection, _ = server.accept()
         with connection:
-            _, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(4))
+            word, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(4))
+    assert word == b"standard"
     (fd,) = array.array("i", ancillary[0][2])
     assert f"Pid:\t{oci.pid(name)}\n" in Path(f"/proc/self/fdinfo/{fd}").read_text()
     signal.pidfd_send_signal(fd, signal.SIGKILL)
     oci.wait_stopped(name)
     os.close(fd)
+
+
+@pytest.mark.parametrize("place", ["socket", "@ocimk-test"])
+def test_sockets_of_the_bundle_and_of_no_folder(oci: Runtime, bundle: Bundle, tmp_path: Path, place: str) -> None:
+    """A relative name is the bundle's, as with runc and crun, and @NAME an abstract socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind("\0ocimk-test" if place[0] == "@" else str(bundle.path / place))
+        server.listen(1)
+        oci.create(bundle, "--pidfd-socket", place, cwd=tmp_path)
+        server.settimeout(10)
+        server.accept()[0].close()
 
 
 def test_a_pidfd_socket_that_is_not_there(oci: Runtime, bundle: Bundle) -> None:

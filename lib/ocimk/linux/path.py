@@ -36,6 +36,21 @@ def absolute(path: str) -> str:
     return clean(path if path.startswith("/") else f"{posix.getcwd()}/{path}")
 
 
+def real_dir(path: str) -> str:
+    """The directory's own path, links and ``..`` followed as the kernel does it; for what is none, absolute()."""
+    try:
+        fd = posix.open(path or ".", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    except OSError:
+        return absolute(path)
+    try:
+        found = posix.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return absolute(path)
+    finally:
+        posix.close(fd)
+    return found if exists(found) else absolute(path)
+
+
 def dirname(path: str) -> str:
     """All before the last slash: "" for a bare name, "/" for a child of the root."""
     head = path.rpartition("/")[0]

@@ -8,7 +8,6 @@ import sys
 from ..container.folder import Folder, check_id
 from ..container.trace import Span
 from ..errors import Error
-from ..linux import path as paths
 from ..linux import process
 from ..stages import birth, runner
 from ..stages.child import Child, hand_over_console, receive, send_descriptor
@@ -61,7 +60,7 @@ def _named(invocation: Invocation) -> tuple[Folder, str]:
     name = invocation.args[0]
     check_id(name)
     folder = plan.prepare(Folder(f"{invocation.root}/{name}"), invocation)
-    return folder, paths.absolute(invocation.text("bundle", "."))
+    return folder, plan.enter_bundle(invocation)
 
 
 def _planned(folder: Folder, bundle: str, invocation: Invocation) -> plan.CreatePlan:
@@ -127,7 +126,7 @@ def _tell_pid(folder: Folder, invocation: Invocation, child: Child) -> None:
     if invocation.text("pid-file"):
         write_pid_file(invocation.text("pid-file"), child.pid)
     if invocation.text("pidfd-socket"):
-        send_descriptor(invocation.text("pidfd-socket"), child.pidfd, "pidfd")
+        send_descriptor(invocation.text("pidfd-socket"), child.pidfd, "standard")
     receiver = (folder.config.get("annotations") or {}).get("run.oci.pidfd_receiver")
     if receiver:
         send_descriptor(receiver, child.pidfd, "pidfd")

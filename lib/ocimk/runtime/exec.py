@@ -101,7 +101,7 @@ class _Execution:
             if self.invocation.text("pid-file"):
                 write_pid_file(self.invocation.text("pid-file"), self.child.pid)
             if self.pidfd_receiver is not None:
-                children.send(self.pidfd_receiver, self.child.pidfd, "pidfd")
+                children.send(self.pidfd_receiver, self.child.pidfd, "setns")
         except BaseException:
             processes.pidfd_signal(self.child.pidfd, _signal.SIGKILL)
             raise

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .notify import Notify
     from .terminal import Terminal
 
-_OURS = {_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCHLD, _signal.SIGURG, _signal.SIGWINCH, _signal.SIGPIPE}
+_OURS = {_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCHLD, _signal.SIGURG, _signal.SIGWINCH}
 """Not passed on: what cannot be caught, what is about ourselves, and the window, which becomes a resize."""
 
 _FAULTS = {_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL}
@@ -45,10 +45,11 @@ class Foreground:
     def __enter__(self) -> Foreground:
         self._wake, tell = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
         self._tell = tell
-        left = _FAULTS | {_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGPIPE}
+        left = _FAULTS | {_signal.SIGKILL, _signal.SIGSTOP}
         if self.child.console >= 0:
             # In the background we stop at the terminal like every program, and go on when we are in front again.
-            left |= {_signal.SIGTTIN, _signal.SIGTTOU}
+            # SIGPIPE tells of our own writing then.
+            left |= {_signal.SIGTTIN, _signal.SIGTTOU, _signal.SIGPIPE}
         for number in _signal.valid_signals() - left:
             _signal.signal(number, _wake_only)
         _signal.set_wakeup_fd(tell, warn_on_full_buffer=False)

@@ -31,10 +31,22 @@ def wanted() -> str:
     return posix.environ.get(b"NOTIFY_SOCKET", b"").decode("utf-8", "surrogateescape")
 
 
-def listen(folder: Folder) -> Notify | None:
-    """The container's end of it; None when nobody waits or the container was created without. Raises Error."""
+def listen(folder: Folder, needed: bool = False) -> Notify | None:
+    """The container's end of it; None when nobody waits or the container was created without.
+
+    needed  raise Error when nobody is at the other end; else that is a warning: ``run`` may have been started by
+            something that was itself started by a service manager, long ago, and goes on as runc does
+    """
     host = wanted()
-    return Notify(folder, host) if host and paths.is_dir(f"{folder.path}/{names.NOTIFY}") else None
+    if not host or not paths.is_dir(f"{folder.path}/{names.NOTIFY}"):
+        return None
+    try:
+        return Notify(folder, host)
+    except Error as problem:
+        if needed:
+            raise
+        warn(str(problem))
+        return None
 
 
 class Notify:

@@ -6,6 +6,7 @@ import posix
 
 from ..container.folder import Folder
 from ..errors import Error, log
+from ..linux import path as paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +67,17 @@ class CreatePlan:
             return
         known = [line[0] for line in [*self.host, self.unshare, *self.inner]]
         raise Error(f"--break {stage}", "no such stage in the plan", " ".join(known))
+
+
+def enter_bundle(invocation: Invocation) -> str:
+    """The bundle's own path. Sockets of relative names are from now on the bundle's, where runc and crun go for them;
+    one of the name @NAME is in no folder."""
+    bundle = paths.real_dir(invocation.text("bundle"))
+    for name in ("console-socket", "pidfd-socket"):
+        socket = invocation.text(name)
+        if socket and socket[0] not in "/@":
+            invocation.options[name] = f"{bundle}/{socket}"
+    return bundle
 
 
 def _cgroup_options(invocation: Invocation) -> Line:

@@ -71,7 +71,7 @@ def restore(invocation: Invocation, detached: bool) -> tuple[Folder, Child]:
         if invocation.text(option) and criu.version(program) < least:
             raise Error(f"--{option} requires at least CRIU 3.16", program)
     folder = plan.prepare(Folder(f"{invocation.root}/{name}"), invocation)
-    planned = plan.CreatePlan(folder, paths.absolute(invocation.text("bundle", ".")), invocation)
+    planned = plan.CreatePlan(folder, plan.enter_bundle(invocation), invocation)
     with Interruptible():
         runner.run(folder, planned.host[0])
         folder.relock()

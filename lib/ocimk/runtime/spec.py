@@ -20,7 +20,7 @@ def main(invocation: Invocation) -> int:
     named is written over, as crun has it."""
     from ..spec.default import default_config
 
-    bundle = paths.absolute(invocation.text("bundle", "."))
+    bundle = paths.real_dir(invocation.text("bundle"))
     place = paths.join(bundle, invocation.text("file") or CONFIG)
     config = default_config(invocation.flag("rootless"), unified(), posix.geteuid(), posix.getegid())
     try:

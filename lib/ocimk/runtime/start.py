@@ -23,17 +23,20 @@ def main(invocation: Invocation) -> int:
     if b"NOTIFY_SOCKET" not in posix.environ:
         start(folder)
     else:
-        start_and_wait(folder)
+        start_and_wait(folder, needed=True)
     return 0
 
 
-def start_and_wait(folder: Folder) -> None:
-    """As start(), and when a service manager waits for the container stay until it is ready. Raises Error."""
+def start_and_wait(folder: Folder, needed: bool = False) -> None:
+    """As start(), and when a service manager waits for the container stay until it is ready. Raises Error.
+
+    needed  do not start it when the service manager cannot be told
+    """
     from . import notify
 
     pid, started = state.init(folder.state)
     pidfd = process.pidfd_of(pid, started)
-    ready = notify.listen(folder) if pidfd >= 0 else None
+    ready = notify.listen(folder, needed) if pidfd >= 0 else None
     start(folder)
     folder.release()
     if ready is not None:

@@ -51,12 +51,12 @@ def hand_over_console(child: Child, path: str) -> None:
 
 
 def connect(path: str, name: str) -> _socket.socket:
-    """A connection to the socket at *path*, to send *name* there. Raises Error."""
+    """A connection to the socket at *path* (@NAME: an abstract one), to send *name* there. Raises Error."""
     import _socket
 
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        sock.connect(path)
+        sock.connect(f"\0{path[1:]}" if path.startswith("@") else path)
     except OSError as problem:
         sock.close()
         raise Error(f"send {name} to the socket {path}", problem) from None

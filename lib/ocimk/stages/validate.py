@@ -159,8 +159,11 @@ def read(bundle: str, config_file: str = "") -> tuple[bytes, Any]:
         data = _read_file(config_file or f"{bundle}/{CONFIG}", config_file or CONFIG)
     except OSError as problem:
         place = config_file or f"bundle {bundle}: {CONFIG}"
-        hint = "" if config_file else "oci spec writes one to start from"
-        raise Error(place, problem, hint if isinstance(problem, FileNotFoundError) else "") from None
+        hint = ""
+        if not config_file and isinstance(problem, FileNotFoundError):
+            place = f"bundle {bundle}: JSON specification file {CONFIG} not found"  # runc's words
+            hint = "oci spec writes one to start from"
+        raise Error(place, problem, hint) from None
     config = jsonio.loads(data, config_file or CONFIG)
     if type(config) is not dict:
         return data, config
