@@ -134,6 +134,7 @@ def test_without_env_they_have_that_of_their_side(oci: Runtime, bundle: Bundle, 
         lines = (seen / kind).read_text().splitlines()
         assert not [line for line in lines if line.startswith("OCI_")], kind
         assert ("OUTER=1" in lines) == (kind in HOST), kind
+        assert not [line for line in lines if line.startswith("LC_")], kind  # the interpreter's own
         assert ("INNER=1" in lines) == (kind == "startContainer"), kind
 
 

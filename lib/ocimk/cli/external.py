@@ -20,10 +20,12 @@ def become(invocation: Invocation) -> int:
     """
     import _signal
 
+    from ..linux import process
+
     path = execpath.find(invocation.command, invocation.search)
     if not path:
         raise Error(f'"{invocation.command}" is not a command', hint=suggestion(invocation), status=_NO_COMMAND)
-    environment = dict(posix.environ)
+    environment = process.environment()
     environment[b"OCI_ROOT"] = invocation.root.encode("utf-8", "surrogateescape")
     if invocation.search:
         environment[b"OCI_EXEC_PATH"] = ":".join(invocation.search).encode("utf-8", "surrogateescape")

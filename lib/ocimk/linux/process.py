@@ -11,6 +11,7 @@ from ..native import _native
 
 _DEAD = "ZXx"
 _TYPE, _FIFO, _FILE = 0o170000, 0o010000, 0o100000  # S_IFMT, S_IFIFO, S_IFREG
+_COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")
 
 
 def status(pid: int) -> tuple[str, int]:
@@ -147,3 +148,19 @@ def _to_be_given(fd: int, kind: int) -> bool:
     if kind == _FILE:
         return fcntl.fcntl(fd, fcntl.F_GETFL) & posix.O_ACCMODE != posix.O_RDONLY
     return kind == _FIFO
+
+
+def environment() -> dict[bytes, bytes]:
+    """Our environment as the caller gave it: in the locale C the interpreter adds an LC_CTYPE of its own (PEP 538)."""
+    env = dict(posix.environ)
+    if env.get(b"LC_CTYPE") in _COERCED:
+        fd = posix.open("/proc/self/environ", posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            given = b"\0"
+            while part := posix.read(fd, 65536):
+                given += part
+        finally:
+            posix.close(fd)
+        if b"\0LC_CTYPE=" not in given:
+            del env[b"LC_CTYPE"]
+    return env

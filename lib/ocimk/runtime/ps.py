@@ -7,6 +7,7 @@ import posix
 from .. import jsonio
 from ..container.folder import Folder, read_all, tell
 from ..errors import Error, quote
+from ..linux import process
 from ..stages.cgroups import live
 
 TYPE_CHECKING = False
@@ -37,7 +38,7 @@ def host_ps(words: list[str]) -> str:
     out, output = posix.pipe2(posix.O_CLOEXEC)
     actions: list[object] = [(posix.POSIX_SPAWN_DUP2, output, to) for to in (1, 2)]
     try:
-        pid = posix.posix_spawnp("ps", ["ps", *words], posix.environ, file_actions=actions)  # type: ignore[arg-type]
+        pid = posix.posix_spawnp("ps", ["ps", *words], process.environment(), file_actions=actions)  # type: ignore[arg-type]
     except OSError as problem:
         posix.close(out)
         raise Error("run ps", problem, "install it (procps), or use --format json") from None

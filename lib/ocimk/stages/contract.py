@@ -283,7 +283,9 @@ def locate(name: str, search: list[str]) -> str:
 
 def environment(folder: Folder) -> dict[bytes, bytes]:
     """The environment of an executed stage: ours, with the descriptors and the search path named."""
-    env = dict(posix.environ)
+    from ..linux import process
+
+    env = process.environment()
     handed = {name: fd for name, fd in folder.fds.items() if fd >= 0}
     log = errors.log
     told = f"{'json' if log.json else 'text'} {log.level} {log.destination}"

@@ -57,7 +57,7 @@ def carry_out(hook: dict[str, Any], told: bytes, cwd: str, inherit: bool, files:
 
 def _spawn(hook: dict[str, Any], streams: tuple[int, ...], cwd: str, inherit: bool) -> int:
     """Start the hook in a process group of its own. Raises OSError."""
-    env: Any = {name: value for name, value in posix.environ.items() if name not in _OURS} if inherit else {}
+    env: Any = {name: value for name, value in process.environment().items() if name not in _OURS} if inherit else {}
     if hook.get("env") is not None:
         env = dict(pair.partition("=")[::2] for pair in hook["env"])
     argv = list(hook.get("args") or [hook["path"]])
