@@ -53,7 +53,9 @@ def test_devices_are_the_hosts(bundle: Bundle) -> None:
     for name in ("null", "zero", "full", "random", "urandom", "tty"):
         mount = result.mounts[f"/dev/{name}"]
         assert mount.root == f"/{name}"
-        assert {"nosuid", "noexec"} <= mount.flags
+        assert "nosuid" in mount.flags
+        # /dev/zero and some drivers' devices are mapped with PROT_EXEC.
+        assert ("noexec" in mount.flags) == bool(os.statvfs("/dev").f_flag & os.ST_NOEXEC)
         assert mount.propagation == set()
     assert result.out.endswith("\0\0\0\x001:3\n5:0\n")
 

@@ -127,7 +127,8 @@ def bind(directory: int, name: bytes, device: Device) -> None:
             if kind in (st.S_IFDIR, st.S_IFLNK):
                 raise Error(device.where, f"a {_OTHERS[kind]} is there, the host's device cannot be mounted on it")
             m.move_mount(source, target)
-            change(source, m.ATTR_NOSUID | m.ATTR_NOEXEC, propagation=m.MS_PRIVATE)
+            # Not noexec: some devices are mapped with PROT_EXEC.
+            change(source, m.ATTR_NOSUID, propagation=m.MS_PRIVATE)
 
 
 def _host_node(device: Device) -> int:
