@@ -23,6 +23,7 @@ LOW = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
 pytestmark = [
     pytest.mark.skipif(os.getuid() != 0, reason="Podman with cgroups of its own needs root"),
     pytest.mark.skipif(shutil.which("podman") is None, reason="podman is not installed (make test installs it)"),
+    pytest.mark.timeout(120 * PATIENCE),
 ]
 
 

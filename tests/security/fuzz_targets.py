@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from ocimk import jsonio
+from ocimk.cli.invocation import Invocation
 from ocimk.container import names, state
 from ocimk.container.folder import Folder, check_id
 from ocimk.errors import Error
+from ocimk.runtime import exec_process, mounts, undo
 from ocimk.runtime import list as listing
-from ocimk.runtime import undo
+from ocimk.runtime import update as updating
 from ocimk.spec.supported import unsupported
 from ocimk.spec.validate import ERROR, drop_nulls, findings
 from ocimk.stages import cgroups, contract, hooks, seccomp, unshare
+from ocimk.stages.cgroups import update
 from ocimk.stages.rootfs import plan
 
 TOP = Path(__file__).resolve().parents[2]
@@ -36,7 +39,13 @@ SECCOMP: dict[str, Any] = {
     "flags": [1], "notify": True, "listenerPath": "/s", "listenerMetadata": "m", "unknown": ["x"], "warnings": [], "sum": "0",
 }  # fmt: skip
 
-FILES = {names.STATE: STATE, names.CGROUP: CGROUP, seccomp.INFO: SECCOMP, names.CONFIG: FULL}
+PROCESS: dict[str, Any] = FULL["process"]
+RESOURCES: dict[str, Any] = FULL["linux"]["resources"]
+
+FILES = {
+    names.STATE: STATE, names.CGROUP: CGROUP, seccomp.INFO: SECCOMP, names.CONFIG: FULL, names.MOUNTS: FULL["mounts"],
+    update.FILE: RESOURCES,
+}  # fmt: skip
 
 
 def config(data: bytes) -> None:
@@ -88,6 +97,32 @@ def _readers(place: str) -> Iterator[Callable[[], Any]]:
     yield lambda: fresh().rootfs
     yield lambda: hooks.state(fresh(), "poststop", "stopped")
     yield lambda: state.init_lives(fresh().state)
+    yield lambda: plan.entries({"mounts": mounts.recorded(fresh())}, "/bundle")
+    yield lambda: update.merge(update.current(fresh()), RESOURCES)
+
+
+def process(data: bytes) -> None:
+    """The file of ``oci exec --process``."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        folder = Folder("", "/bundle")
+        folder.config = FULL
+        _guarded(lambda: exec_process.wanted(folder, Invocation("exec", {"process": file.name}, ["c"], "", {})))
+
+
+def resources(data: bytes) -> None:
+    """The file of ``oci update --resources``."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+
+        def act() -> None:
+            given = updating.read(Invocation("update", {"resources": file.name}, ["c"], "", {}))
+            updating.check(given)
+            update.merge(RESOURCES, given)
+
+        _guarded(act)
 
 
 def _guarded(act: Callable[[], Any]) -> None:

@@ -62,6 +62,18 @@ def test_file_of_the_folder_that_is_garbage(name: str, data: bytes) -> None:
 
 
 @budget
+@given(changes)
+def test_process_of_exec(made: list[tuple[int, object]]) -> None:
+    targets.process(written(targets.changed(targets.PROCESS, made)))
+
+
+@budget
+@given(changes)
+def test_resources_of_update(made: list[tuple[int, object]]) -> None:
+    targets.resources(written(targets.changed(targets.RESOURCES, made)))
+
+
+@budget
 @given(st.text(max_size=300))
 def test_identifier(text: str) -> None:
     targets.identifier(text)

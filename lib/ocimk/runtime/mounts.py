@@ -76,11 +76,17 @@ def change(folder: Folder, action: str, wanted: Mounts) -> None:
 
 def recorded(folder: Folder) -> Mounts:
     """What was added and not removed since. Raises Error."""
+    place = f"{folder.path}/{names.MOUNTS}"
     try:
-        found = jsonio.loads(folder.read(names.MOUNTS), f"{folder.path}/{names.MOUNTS}")
+        found = jsonio.loads(folder.read(names.MOUNTS), place)
     except FileNotFoundError:
         return []
-    return found if isinstance(found, list) else []
+    from ..spec.validate import ERROR, drop_nulls, findings
+
+    for finding in findings({**folder.config, "mounts": found}):
+        if finding.path.startswith("mounts") and finding.severity == ERROR:
+            raise Error(place, str(finding), "not what mounts add writes")
+    return list(drop_nulls(found) or [])
 
 
 def _record(folder: Folder, found: Mounts) -> None:

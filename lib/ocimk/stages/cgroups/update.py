@@ -13,6 +13,7 @@ from __future__ import annotations
 from ... import jsonio
 from ...errors import Error, debug
 from ...linux import cgroup
+from ...spec import validate
 from . import Layout, load, plan
 from . import resources as limits
 
@@ -84,11 +85,15 @@ def tell_systemd(layout: Layout, work: list[limits.Work]) -> None:
 
 def current(folder: Folder) -> Resources:
     """The limits as last set: by an update, else by the configuration. Raises Error."""
+    place = f"{folder.path}/{FILE}"
     try:
-        found: Resources = jsonio.loads(folder.read(FILE), f"{folder.path}/{FILE}")
-        return found
+        found: Resources = jsonio.loads(folder.read(FILE), place)
     except FileNotFoundError:
         return limits.of(folder.config)
+    for finding in validate.resources_findings(found):
+        if finding.severity == validate.ERROR:
+            raise Error(place, str(finding), "not what oci update writes")
+    return found
 
 
 def snapshot(work: list[limits.Work]) -> list[tuple[str, str, str]]:
