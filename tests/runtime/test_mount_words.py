@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from kit import Bundle, Runtime
+from ocimk.container.folder import Folder
+from ocimk.runtime import criu_options, restore
+from ocimk.stages.rootfs import plan
 
 
 @pytest.fixture
@@ -53,6 +57,20 @@ def test_a_link_of_the_destination_is_mounted_on_itself(oci: Runtime, bundle: Bu
     (bundle.rootfs / "link").symlink_to("tmp/made")
     bundle.bind(volume / "file", "/link", "dest-nofollow").bind(volume / "file", "/tmp/new", "dest-nofollow")
     assert oci.run(bundle.script("cat /link; ls /tmp")).ok().lines == ["of the host", "new"]
+
+
+def test_restore_makes_the_link_where_it_is_missing(bundle: Bundle, oci_called: Runtime) -> None:
+    (oci_called.place / "link").symlink_to("file")
+    options = ["bind", "copy-symlink"]
+    entry = plan.entry(0, {"destination": "/a/b", "source": str(oci_called.place / "link"), "options": options}, "/")
+    root = os.open(bundle.rootfs, os.O_PATH)
+    for _ in range(2):
+        restore._make_place(root, entry, [])
+    os.close(root)
+    assert os.readlink(bundle.rootfs / "a/b") == "file"
+    folder = Folder(str(oci_called.place))
+    folder.config = {"mounts": [{"destination": "/a", "source": entry.source, "options": options}]}
+    assert "/a" not in dict(criu_options.external_mounts(folder))
 
 
 @pytest.mark.parametrize("word", ["copy-symlink", "src-nofollow", "dest-nofollow"])

@@ -7,6 +7,7 @@ import posix
 from ..errors import Error, reason
 from ..linux import criu
 from ..linux import path as paths
+from ..stages.rootfs import links
 from ..stages.rootfs import plan as roots
 from . import mounts
 
@@ -156,12 +157,20 @@ def external_mounts(folder: Folder) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for raw in [*(folder.config.get("mounts") or []), *mounts.recorded(folder)]:
         entry = roots.entry(len(found), raw, folder.bundle)
-        if entry.kind == "bind":
+        if entry.kind == "bind" and not _link(entry):
             found.append((entry.path.decode("utf-8", "surrogateescape"), entry.source))
         elif entry.kind == "cgroup" and roots.namespace(folder.config, "cgroup") is None:
             found += _hierarchies(entry.path.decode("utf-8", "surrogateescape"), folder)
     found += [(device.path.decode("utf-8", "surrogateescape"),) * 2 for device in roots.devices(folder.config)]
     return found
+
+
+def _link(entry: roots.Entry) -> bool:
+    """Whether it was made as a link, and is no mount. Raises Error."""
+    try:
+        return links.target_of(entry) is not None
+    except OSError as problem:
+        raise Error(f"{entry.where}.source {entry.source}", problem) from None
 
 
 def _hierarchies(destination: str, folder: Folder) -> list[tuple[str, str]]:

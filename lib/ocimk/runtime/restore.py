@@ -16,10 +16,12 @@ from ..errors import Error, warn
 from ..linux import criu, prctl, process
 from ..linux import mount as m
 from ..linux import path as paths
-from ..linux.openat2 import DIRECTORY, Held, find, make_directories, make_file
+from ..linux.openat2 import DIRECTORY, O_PATH, Held, find, make_directories, make_file, parent
 from ..stages import birth, runner
 from ..stages.child import Child, hand_over_console
+from ..stages.rootfs import links
 from ..stages.rootfs import plan as roots
+from ..stages.rootfs.mounts import finding
 from . import criu_options as common
 from . import mounts, plan, run, undo
 from .handover import check_console, write_pid_file
@@ -163,10 +165,17 @@ def _make_place(root: int, entry: roots.Entry, made: list[int]) -> None:
     if entry.kind != "bind":
         posix.close(_found_or_made(root, entry.path, is_file=False))
         return
-    tree = m.open_tree(m.AT_FDCWD, roots.encode(entry.source, f"{entry.where}.source"), recursive=True)
+    link = links.target_of(entry)
+    if link is not None:
+        above, name = parent(root, entry.path)
+        with Held(above) as directory:
+            links.put(directory, name, link, f"{entry.where} {entry.destination}: make the link")
+        return
+    source = roots.encode(entry.source, f"{entry.where}.source")
+    tree = m.open_tree(m.AT_FDCWD, source, recursive=True, nofollow=entry.options.source_itself)
     try:
         is_file = not _stat.S_ISDIR(posix.fstat(tree).st_mode)
-        with Held(_found_or_made(root, entry.path, is_file)) as target:
+        with Held(_found_or_made(root, entry.path, is_file, finding(entry))) as target:
             m.move_mount(tree, target)
     except OSError:
         posix.close(tree)
@@ -174,9 +183,9 @@ def _make_place(root: int, entry: roots.Entry, made: list[int]) -> None:
     made.append(tree)
 
 
-def _found_or_made(root: int, path: bytes, is_file: bool) -> int:
+def _found_or_made(root: int, path: bytes, is_file: bool, flags: int = O_PATH) -> int:
     try:
-        return find(root, path)
+        return find(root, path, flags)
     except FileNotFoundError:
         return (make_file if is_file else make_directories)(root, path)
 

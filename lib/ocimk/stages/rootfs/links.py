@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from .work import Work
 
 
-def take(work: Work, entry: Entry) -> bool:
-    """Note where the source leads, if it is a link; False when it is none. Raises OSError."""
+def target_of(entry: Entry) -> bytes | None:
+    """Where the source leads that is to be made anew; None when it is no link, or not to be. Raises OSError."""
+    if not entry.options.copy_link:
+        return None
     try:
-        work.links[entry.index] = posix.readlink(plan.encode(entry.source, f"{entry.where}.source"))
+        return posix.readlink(plan.encode(entry.source, f"{entry.where}.source"))
     except OSError as problem:
         if problem.errno != errno.EINVAL:
             raise
-        return False
-    return True
+        return None
 
 
 def make(work: Work, entry: Entry) -> None:
@@ -35,12 +36,17 @@ def make(work: Work, entry: Entry) -> None:
         with Held(above) as directory:
             if work.path_of(directory).split(b"/", 2)[1] == b"proc":
                 raise Error(doing, "cannot be made because it is inside /proc")
-            try:
-                posix.symlink(target, name, dir_fd=directory)
-            except FileExistsError:
-                _same(directory, name, target, doing)
+            put(directory, name, target, doing)
     except OSError as problem:
         raise Error(doing, reason(problem)) from None
+
+
+def put(directory: int, name: bytes, target: bytes, doing: str) -> None:
+    """A link of that name in the directory, if it is not there. Raises OSError, Error."""
+    try:
+        posix.symlink(target, name, dir_fd=directory)
+    except FileExistsError:
+        _same(directory, name, target, doing)
 
 
 def _same(directory: int, name: bytes, target: bytes, doing: str) -> None:

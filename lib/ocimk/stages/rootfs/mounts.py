@@ -274,7 +274,10 @@ def open_sources(work: Work) -> None:
 def _take_link(work: Work, entry: Entry) -> bool:
     from . import links
 
-    return links.take(work, entry)
+    target = links.target_of(entry)
+    if target is not None:
+        work.links[entry.index] = target
+    return target is not None
 
 
 def open_source(work: Work, entry: Entry) -> int:
