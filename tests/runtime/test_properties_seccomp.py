@@ -170,3 +170,10 @@ def test_a_filter_without_getcwd_does_not_keep_us_from_checking_cwd(oci_called: 
     rule = {"names": ["getcwd", "chdir"], "action": "SCMP_ACT_ERRNO"}
     bundle.linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
     assert oci_called.run(bundle.args("./echo", "here")).ok().out == "here\n"
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_filter_that_does_not_even_let_us_end(oci_called: Runtime, bundle: Bundle, quiet: bool) -> None:
+    bundle.process["noNewPrivileges"] = quiet
+    bundle.linux["seccomp"] = {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38}
+    assert oci_called.run(bundle.args("true"), timeout=10).status in (1, 128 + 4, 128 + 5)

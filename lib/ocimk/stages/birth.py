@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _SET_DUMPABLE = 4
+_ENDED_BY = {
+    _signal.SIGKILL: "killed by the memory limit?",
+    _signal.SIGILL: "does linux.seccomp forbid exit_group?",  # see end() in image.c
+    _signal.SIGTRAP: "does linux.seccomp forbid exit_group?",
+}
 _HANDED = (names.CONFIG, names.STATE, names.CGROUP, "seccomp.bpf", "seccomp.json")
 
 
@@ -359,7 +364,7 @@ def _ended(child: Child) -> None:
     """The other side closed the socket without a word: take over the process's exit status."""
     child.status = posix.waitstatus_to_exitcode(posix.waitpid(child.pid, 0)[1])
     if child.status < 0:
-        hint = "killed by the memory limit?" if child.status == -9 else ""
+        hint = _ENDED_BY.get(-child.status, "")
         raise Error("the container's first process", f"killed by signal {-child.status}", hint)
 
 
