@@ -78,6 +78,28 @@ def test_what_is_mounted_on_the_source_later_stays_outside(
     assert "shared:" not in within(oci_called, running, "grep ' /new ' /proc/self/mountinfo")
 
 
+def test_links_and_mappings_as_crun_says_them(
+    oci_called: Runtime, running: str, add: Any, tmp_path: Path, bundle: Bundle
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir(mode=0o755)
+    (source / "file").touch()
+    (source / "link").symlink_to("nowhere")
+    (bundle.rootfs / "there").symlink_to("/etc")
+    base = 100000 if "user" in json.dumps(bundle.linux["namespaces"]) else 0
+    word = f"idmap=uids=0-{base + 5}-1;gids=0-{base + 6}-1"
+    links = [bind(source / "link", "/made", "copy-symlink"), bind(source / "file", "/there", "dest-nofollow")]
+    links.append(bind(source / "link", "/itself", "src-nofollow"))
+    add("add", running, bind(source, "/mapped", word), *links).ok()
+    assert within(oci_called, running, "stat -c %u:%g /mapped/file; readlink /made; readlink /itself; stat -c %F /there") == (
+        "5:6\nnowhere\nnowhere\nregular empty file\n"
+    )
+    for place in ("/mapped", "/itself", "/there"):
+        add("remove", running, {"destination": place}).ok()
+    assert within(oci_called, running, "readlink /there; test -f /itself && echo file") == "/etc\nfile\n"
+    add("remove", running, {"destination": "/made"}).refused("/made: unmount")
+
+
 def test_new_filesystems(oci_called: Runtime, running: str, add: Any) -> None:
     mounts = [
         {"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k", "mode=1777", "ro"]},

@@ -65,6 +65,10 @@ def change(folder: Folder, action: str, wanted: Mounts) -> None:
         gone = {paths.clean(f"/{mount['destination']}") for mount in wanted}
         _record(folder, [mount for mount in before if paths.clean(f"/{mount['destination']}") not in gone])
         return
+    if any(str(word).startswith("idmap=") for mount in wanted for word in mount.get("options") or ()):
+        from ..spec import idmap_words
+
+        idmap_words.spell_out(view.config)
     _check(view.config)
     _record(folder, before + wanted)
     try:

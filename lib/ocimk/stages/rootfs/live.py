@@ -14,7 +14,7 @@ from ...container import sync
 from ...errors import Error, log
 from ...linux import mount as m
 from ...linux import namespaces as ns
-from ...linux.openat2 import DIRECTORY, Held, find
+from ...linux.openat2 import DIRECTORY, O_PATH, Held, find
 from ...native import _native
 from .. import contract
 from . import mounts, plan, root
@@ -82,10 +82,13 @@ def unmount(work: Work, entry: Entry) -> None:
     """Take off what is mounted at the destination. Raises Error."""
     doing = f"{entry.where} {entry.destination}: unmount"
     try:
-        with Held(find(work.root, entry.path, mounts.finding(entry))) as fd:
-            if not m.is_mount_root(fd):
-                raise Error(doing, "nothing is mounted there")
-            m.umount(m.of_descriptor(fd), m.MNT_DETACH)
+        # A link may be what is mounted (src-nofollow), so it is looked at before it is followed.
+        for flags in (O_PATH | posix.O_NOFOLLOW, O_PATH):
+            with Held(find(work.root, entry.path, flags)) as fd:
+                if m.is_mount_root(fd):
+                    m.umount(m.of_descriptor(fd), m.MNT_DETACH)
+                    return
+        raise Error(doing, "nothing is mounted there")
     except OSError as problem:
         hint = "it was there when the container's user namespace was made" if problem.errno == 22 else ""
         raise Error(doing, problem, hint) from None
