@@ -225,6 +225,20 @@ def test_options_change_it(run: Exec) -> None:
     assert status_words(run("cat", "/proc/self/status").out)["NoNewPrivs"] == "1"
 
 
+def test_what_create_told_of_capabilities_is_not_told_to_the_program_s_reader(
+    oci_called: Runtime, bundle: Bundle
+) -> None:
+    # CRI-O takes all of standard error for the program's, and its exec has the container's own capabilities.
+    capabilities = bundle.process["capabilities"]
+    capabilities["permitted"].remove("CAP_KILL")  # but it is to be effective
+    name = oci_called.detached(bundle.args("sleep", "1000"))
+    assert oci_called("exec", name, "true").ok().err == ""
+    same = process_file(oci_called, args=["true"], capabilities=capabilities)
+    assert oci_called("exec", "--process", same, name).ok().err == ""
+    more = process_file(oci_called, args=["true"], capabilities={"effective": ["CAP_CHOWN"]})
+    assert "ignoring CAP_CHOWN" in oci_called("exec", "--process", more, name).ok().err
+
+
 def test_cap_reaches_the_ambient_set_only_where_there_is_an_inheritable_one(
     oci_called: Runtime, bundle: Bundle
 ) -> None:

@@ -130,7 +130,7 @@ def plan(wanted: Mapping[str, Iterable[str]], warn: Callable[[str], None], own: 
     child.
 
     What this kernel does not know or what cannot be granted is left out and told to *warn*, once for each
-    name and reason: the specification forbids to fail here, and callers ask for capabilities of newer
+    name, with the first reason: the specification forbids to fail here, and callers ask for capabilities of newer
     kernels."""
     own = own or own_sets()
     lost: dict[str, list[str]] = {}
@@ -140,8 +140,12 @@ def plan(wanted: Mapping[str, Iterable[str]], warn: Callable[[str], None], own: 
     _keep(sets, "effective", bits(sets["permitted"]), "not grantable as effective (not permitted)", lost)
     both = bits(sets["permitted"] & sets["inheritable"])
     _keep(sets, "ambient", both, "not grantable as ambient (not both permitted and inheritable)", lost)
+    told: set[str] = set()
     for why, names in lost.items():
-        warn(f"process.capabilities: ignoring {', '.join(sorted(set(names)))}: {why}")
+        fresh = sorted(set(names) - told)
+        told.update(fresh)
+        if fresh:
+            warn(f"process.capabilities: ignoring {', '.join(fresh)}: {why}")
     return Plan(sets, own.last)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import posix
 
 from ..container.folder import Folder
-from ..errors import Error
+from ..errors import Error, debug
 from ..linux import capability, namespaces, prctl, process
 from . import process_plan
 
@@ -114,6 +114,12 @@ class Entrance(process_plan.Builder):
             last = capability.last_capability()
             every = (1 << last + 1) - 1
             self.own = capability.Own(every, every, 0, every, last)
+
+    def tell_lost(self, text: str) -> None:
+        """What the container's own process was refused too has been told by create. Standard error is the program's
+        here, and callers take what is on it for its words."""
+        same = self.process.get("capabilities") == process_plan.of(self.folder).get("capabilities")
+        debug(text) if same else super().tell_lost(text)
 
     # ---- outside ------------------------------------------------------------------------------------------------
 

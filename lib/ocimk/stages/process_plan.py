@@ -147,9 +147,14 @@ class Builder:
 
             seccomp_notify.send(self.plan, step, self.folder, self.pid_told)
 
+    def tell_lost(self, text: str) -> None:
+        """What of the capabilities cannot be had. That ambient ones need inheritable ones is old news: every older
+        default bundle asks for them without, and runc says nothing either."""
+        (debug if "as ambient" in text else warn)(text)
+
     def user(self, early: image.Step) -> None:
         """The user with his capabilities, who enters the working directory when *early* could not."""
-        sets = capability.plan(self.process.get("capabilities") or {}, _tell, self.own)
+        sets = capability.plan(self.process.get("capabilities") or {}, self.tell_lost, self.own)
         self.calls(sets.before_user())
         self._groups()
         user = self.process.get("user") or {}
@@ -317,12 +322,6 @@ def build(folder: Folder, environment: list[str], kept: int, pid: int) -> image.
         builder.enter()
     builder.program(environment, folder.fds.get(names.VERDICT, 2), folder.fds.get(names.FIFO, 0), pid)
     return builder.plan
-
-
-def _tell(text: str) -> None:
-    """What of the capabilities cannot be had. That ambient ones need inheritable ones is old news: every older default
-    bundle asks for them without, and runc says nothing either."""
-    (debug if "as ambient" in text else warn)(text)
 
 
 def candidates(name: str, environment: list[str]) -> list[str]:
