@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from properties_kit import PYTHON, with_python
-from terminal_kit import Screen
 from test_nesting import NOBODY, host_place, rootless, v2
 from test_properties_seccomp import ANSWER, Agent, profile
 
 from kit import Bundle, Runtime, await_true, status_words
+from terminal_kit import Screen
 
 __all__ = ["rootless", "v2"]  # the fixtures
 

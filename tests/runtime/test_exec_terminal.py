@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from terminal_kit import Screen, master_of, read_until, receiver
 
 from kit import Bundle, Runtime, alive, await_true
+from terminal_kit import Screen, master_of, read_until, receiver
 
 
 @pytest.fixture
