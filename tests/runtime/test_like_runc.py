@@ -41,6 +41,7 @@ def both(oci_called: Runtime, bundle: Bundle, tmp_path: Path) -> Iterator[Both]:
     calls: Both = [oci_called.quiet, runc]
     try:
         for call in calls:
+            bundle.linux["cgroupsPath"] = f"/{name}-{call.__name__}"
             call("create", "--bundle", bundle.save(), "--pid-file", tmp_path / f"pid-{call.__name__}", name).ok()
         yield [lambda *words, call=call: call(*(name if word == "ID" else word for word in words)) for call in calls]
     finally:

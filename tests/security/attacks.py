@@ -63,8 +63,10 @@ def proc_that_is_swapped(lab: Siege) -> list[str]:
     bundle.config["root"]["path"] = str(root)
     lab.spy(bundle).args("true")
     with lab.attack("swap", f"{SELF}/root/proc", f"{SELF}/root/link"):
-        for _ in range(lab.races):
+        for number in range(lab.races * 20):
             lab.runs(bundle)
+            if number >= lab.races and lab.seen.exists():
+                break
     points = {line.split(" ")[4] for line in lab.seen.read_text().splitlines() if " - proc " in line}
     return [f"proc was mounted at {point}" for point in points if point.endswith("/elsewhere")]
 
