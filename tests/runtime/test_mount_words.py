@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from kit import Bundle, Runtime
+from kit import LIBEXEC, Bundle, Runtime
 from ocimk.container.folder import Folder
 from ocimk.runtime import criu_options, restore
 from ocimk.stages.rootfs import plan
@@ -100,6 +101,11 @@ def test_mappings_in_a_word(
         place.chmod(0o755)
     found = oci.run(bundle.bind(volume, "/srv", word).script("stat -c %u:%g /srv/file"))
     assert found.ok().out == f"{seen}\n"
+
+
+def test_the_filter_lets_them_pass(oci_called: Runtime, bundle: Bundle) -> None:
+    config = (bundle.bind("/srv", "/srv", "idmap=uids=0-1-10;gids=0-1-10").save() / "config.json").read_bytes()
+    assert subprocess.run([f"{LIBEXEC}/oci-validate"], input=config, capture_output=True, check=True).stdout == config
 
 
 @pytest.mark.parametrize("word", ["idmap=uids=0-1-10", "idmap=uids=0-1;gids=0-1-1", "idmap=uids=@0-1-1;gids=@0-1-1"])

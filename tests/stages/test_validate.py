@@ -182,7 +182,7 @@ def test_no_configuration(bundle, tmp_path):
     (bundle / "config.json").unlink()
     done = oci_validate("apply", tmp_path / "box", "--bundle", bundle)
     assert done.returncode == 1
-    assert f"bundle {bundle}: config.json: no such file or directory (oci spec ".encode() in done.stderr
+    assert f"bundle {bundle}: JSON specification file config.json not found: no such file or directory (oci spec ".encode() in done.stderr
 
 
 def test_a_configuration_that_is_a_directory(bundle, tmp_path):

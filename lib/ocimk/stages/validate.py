@@ -222,6 +222,10 @@ def filter_main(options: Options) -> int:
     """
     data = read_all(0)
     config = jsonio.loads(data, CONFIG)
+    if b"idmap=" in data and type(config) is dict:
+        from ..spec import idmap_words
+
+        idmap_words.spell_out(config)
     found = findings(config)
     found += [Finding(missing.path, missing.message, WARNING) for missing in unsupported(config)]
     if found:
