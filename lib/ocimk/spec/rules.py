@@ -175,8 +175,6 @@ def _devices(view: View, out: list[Finding]) -> None:
 def _binds(view: View, out: list[Finding]) -> None:
     """As runc: a bind mount takes no options of a filesystem, which the kernel would ignore. nofail is not one: see
     mount(8)."""
-    from . import idmap_words
-
     for at, mount in enumerate(view.mounts):
         options = mount.get("options") or ()
         if "bind" not in options and "rbind" not in options:
@@ -187,7 +185,9 @@ def _binds(view: View, out: list[Finding]) -> None:
             if option not in tables.MOUNT_OPTIONS and option != "nofail":
                 where = f"mounts[{at}].options[{place}]"
                 allowed = "an option that a bind mount can have (this would be the filesystem's)"
-                wrong(out, where, option, idmap_words.FORM if option.startswith(idmap_words.PREFIX) else allowed)
+                if option.startswith("idmap="):
+                    from .idmap_words import FORM as allowed
+                wrong(out, where, option, allowed)
 
 
 def _id_mapped(view: View, out: list[Finding]) -> None:
