@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -299,6 +300,19 @@ def test_a_broken_state(oci: Runtime, bundle: Bundle, text: bytes) -> None:
     assert oci.names() == [good]
     assert not alive(pid)
     assert cgroups_of([bad]) == []
+
+
+def test_a_working_directory_that_is_gone(oci: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    """Only what is relative to it is missed."""
+    here = tmp_path / "here"
+    here.mkdir()
+    words = [*oci.argv("run", "--bundle", bundle.args("echo", "fine").save(), oci.id())]
+    script = 'rmdir "$PWD"; "$@" && "$1" spec; "$1" --root relative list; "$1" create x'
+    result = subprocess.run(
+        ["sh", "-c", script, "sh", *words], cwd=here, env=CLEAN, capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "fine\n"
+    assert [line.partition(" (")[0] for line in result.stderr.splitlines()] == ["oci: getwd: no such file or directory"] * 3
 
 
 def test_what_is_no_folder(oci: Runtime, bundle: Bundle) -> None:

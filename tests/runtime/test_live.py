@@ -123,6 +123,7 @@ def test_ps_refuses_what_it_cannot_show(oci_called: Runtime, bundle: Bundle) -> 
     name = oci_called.detached(bundle.args("sleep", "1000"))
     oci_called("ps", name, "-o", "comm").refused("couldn't find PID field in ps output")
     oci_called("ps", name, "--no-such-option").refused("exit status 1")
+    oci_called("ps", name, env={"PATH": "/none"}).refused('exec: "ps": executable file not found in $PATH')
     oci_called("kill", name, "KILL").ok()
     oci_called.wait_stopped(name)
     assert oci_called("ps", "-f", "json", name).ok().out == "null\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import posix
 
+from ..errors import Error
+
 
 def join(first: str, *rest: str) -> str:
     """Join with single slashes; a part that is absolute starts over, as in posixpath.join."""
@@ -32,8 +34,14 @@ def clean(path: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """The path from the root, cleaned; relative ones are taken from the working directory."""
-    return clean(path if path.startswith("/") else f"{posix.getcwd()}/{path}")
+    """The path from the root, cleaned; relative ones are taken from the working directory. Raises Error when that was
+    removed."""
+    if path.startswith("/"):
+        return clean(path)
+    try:
+        return clean(f"{posix.getcwd()}/{path}")
+    except OSError as problem:
+        raise Error("getwd", problem, "the working directory was removed, or may not be entered") from None
 
 
 def real_dir(path: str) -> str:

@@ -41,7 +41,9 @@ def host_ps(words: list[str]) -> str:
         pid = posix.posix_spawnp("ps", ["ps", *words], process.environment(), file_actions=actions)  # type: ignore[arg-type]
     except OSError as problem:
         posix.close(out)
-        raise Error("run ps", problem, "install it (procps), or use --format json") from None
+        absent = isinstance(problem, FileNotFoundError)
+        cause = "executable file not found in $PATH" if absent else problem
+        raise Error('exec: "ps"', cause, "install it (procps), or use --format json") from None
     finally:
         posix.close(output)
     told = read_all(out).decode("utf-8", "surrogateescape")
