@@ -128,26 +128,26 @@ def collectable_children() -> None:
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
 
 
-def own_streams(uid: int) -> None:
+def own_streams(uid: int, files: bool = True) -> None:
     """Give the standard streams to a user, so that he can open /dev/stdout and its like again.
 
     That matters for pipes and for files that are written to. What else there is stays whose it is: a terminal or a
-    device is others' too, a socket cannot be opened, and a file that is only read is not ours to give. What the kernel
-    does not permit is left: in a user namespace the owner may be nobody there, a file system may be read-only.
+    device is others' too, a socket cannot be opened, and a file that is only read is not ours to give; no file is
+    without *files*. What the kernel does not permit is left: in a user namespace the owner may be nobody there, a file
+    system may be read-only.
     """
     for fd in (0, 1, 2):
         try:
             status = posix.fstat(fd)
-            if status.st_uid != uid and _to_be_given(fd, status.st_mode & _TYPE):
+            kind = status.st_mode & _TYPE
+            if status.st_uid != uid and (kind == _FIFO or (files and kind == _FILE and _written(fd))):
                 posix.fchown(fd, uid, -1)
         except OSError:
             continue
 
 
-def _to_be_given(fd: int, kind: int) -> bool:
-    if kind == _FILE:
-        return fcntl.fcntl(fd, fcntl.F_GETFL) & posix.O_ACCMODE != posix.O_RDONLY
-    return kind == _FIFO
+def _written(fd: int) -> bool:
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & posix.O_ACCMODE != posix.O_RDONLY
 
 
 def environment() -> dict[bytes, bytes]:

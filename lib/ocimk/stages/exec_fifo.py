@@ -124,7 +124,9 @@ def own_streams(folder: Folder) -> None:
     """Give the streams to the user that the program runs as, as long as they are no terminal."""
     wanted = process_plan.of(folder)
     if not wanted.get("terminal"):
-        processes.own_streams(int((wanted.get("user") or {}).get("uid") or 0))
+        # A caller who is not root would not get his file back from an id of his that he cannot become.
+        private = any(entry["type"] == "user" for entry in (folder.config.get("linux") or {}).get("namespaces") or [])
+        processes.own_streams(int((wanted.get("user") or {}).get("uid") or 0), files=not private)
 
 
 def take_terminal(folder: Folder) -> None:
