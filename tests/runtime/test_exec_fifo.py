@@ -79,17 +79,23 @@ def test_the_program_is_dumpable_again(oci: Runtime, bundle: Bundle) -> None:
     assert oci.tell(bundle, "stat -c %u /proc/self/exe").out == "1000\n"
 
 
-def test_what_waits_survives_signals_and_can_be_killed(oci: Runtime, bundle: Bundle) -> None:
+@pytest.mark.parametrize("number", ["TERM", "INT", "HUP", "QUIT", "KILL"])
+def test_what_waits_ends_by_what_ends_others(oci: Runtime, bundle: Bundle, number: str) -> None:
+    """Though it is the first process of a pid namespace, which is deaf to what it does not handle."""
     name = oci.create(bundle.script("echo started"))
     pid = oci.pid(name)
-    oci("kill", name, "CONT").ok()
-    oci("kill", name, "TERM").ok()  # the first process of a pid namespace: nothing happens to it
+    for harmless in ("CONT", "USR1"):
+        oci("kill", name, harmless).ok()
     assert oci.state(name)["status"] == "created"
-    oci("kill", name, "KILL").ok()
+    oci("kill", name, number).ok()
     wait_gone(pid)
     assert oci.state(name)["status"] == "stopped"
     oci("start", name).refused("cannot start a container that has stopped")
     oci("delete", name).ok()
+
+
+def test_the_program_has_no_handlers_of_what_waited(oci_called: Runtime, bundle: Bundle) -> None:
+    assert oci_called.run(bundle.args("grep", "SigCgt", "/proc/self/status")).ok().out.split()[1] == "0" * 16
 
 
 # ---- start -----------------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def test_what_is_broken_is_warned_of_and_skipped(root: Path, box: Boxes) -> None
         (root / name).mkdir()
         if text:
             (root / name / "state.json").write_text(text)
-    (root / ".hidden").mkdir()
+    (root / ".cache").mkdir()
     (root / "file").touch()
     done = oci(root, "list", "-q")
     assert (done.returncode, done.stdout) == (0, "c1\n")

@@ -215,9 +215,10 @@ def test_an_overflow_of_the_queue_loses_nothing(watch: Watch, root: Path) -> Non
     os.kill(program.process.pid, 19)
     first = Box(root, "first", to="creating")
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    (root / ".0").mkdir()
-    for number in range(limit // 2 + 10):
-        os.rename(root / f".{number}", root / f".{number + 1}")
+    (root / ".cache").mkdir()
+    for _ in range(limit // 4 + 10):
+        os.rename(root / ".cache", root / "no container")
+        os.rename(root / "no container", root / ".cache")
     last = Box(root, "last", to="creating")
     os.kill(program.process.pid, 18)
     assert sorted(program.statuses(2)) == [("first", "creating"), ("last", "creating")]

@@ -13,7 +13,6 @@ from . import ledger, names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
 _READ = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW
@@ -371,20 +370,19 @@ def search_from_environment() -> list[str]:
     return [place for place in places.split(":") if place.startswith("/")]
 
 
+def is_id(name: str) -> bool:
+    """Whether *name* may name a container: runc's rule, ``[A-Za-z0-9_+.-]+`` and not ``.`` or ``..``, at most 255, and
+    not the name of the cache."""
+    good = name.isascii() and all(c.isalnum() or c in "_+.-" for c in name)
+    return good and name not in ("", ".", "..", names.CACHE) and len(name) <= 255
+
+
 def check_id(name: str) -> None:
-    """Raise Error unless *name* may name a container (runc's rule: ``[A-Za-z0-9_+.-]+``, not ``.`` or ``..``)."""
+    """Raise Error unless *name* may name a container."""
     if not name:
         raise Error("container id cannot be empty")
-    good = name.isascii() and all(c.isalnum() or c in "_+.-" for c in name)
-    if not good or name in (".", "..") or len(name) > 255:
+    if not is_id(name):
         raise Error(f"invalid container ID format {name!r}", "letters, digits and _+.- are allowed, at most 255")
-
-
-def folders(root: str) -> Iterator[str]:
-    """The names of what may be containers below *root*, sorted. Raises FileNotFoundError."""
-    for name in sorted(posix.listdir(root)):
-        if not name.startswith(".") and paths.is_dir(f"{root}/{name}"):
-            yield name
 
 
 def read_all(fd: int, at: int = -1) -> bytes:

@@ -10,5 +10,8 @@ CGROUP = "cgroup.json"
 MOUNTS = "mounts.json"
 NOTIFY = "notify"
 
+CACHE = ".cache"
+"""Beside the containers' folders, so that no container can be called so."""
+
 VERSION = 1
 """The version of the folder's format, kept in state.json under "ocimk"; a folder of another version is foreign."""

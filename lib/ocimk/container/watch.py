@@ -20,7 +20,7 @@ from ..linux import process
 from ..linux.pidfd_info import how_it_ended
 from . import names
 from . import state as states
-from .folder import Folder
+from .folder import Folder, is_id
 from .watched import Container, record_end
 
 TYPE_CHECKING = False
@@ -251,7 +251,7 @@ class Watcher:
                 self._update(name)
 
     def _is_wanted(self, name: str) -> bool:
-        return name in self.wanted if self.wanted else not name.startswith(".")
+        return name in self.wanted if self.wanted else is_id(name)
 
     # ---- one container -------------------------------------------------------------------------------------
 

@@ -292,6 +292,40 @@ await(const struct step *step)
         end(1);
 }
 
+static __attribute__((noreturn)) void
+ended(int number)
+{
+    end(128 + number);
+}
+
+/* The first process of a pid namespace is deaf to signals that it does not handle: who waits there for oci start is to
+ * end by what ends others. Before any step, since a filter may be bound by one. What was ignored stays so, also for
+ * the program; for that a handler becomes the default again. */
+static void
+hear(void)
+{
+    static const u16 numbers[] = {1, 2, 3, 15}; /* SIGHUP, SIGINT, SIGQUIT, SIGTERM */
+    struct {
+        u64 handler, flags;
+#if !defined(__riscv)
+        u64 restorer; /* x86_64 wants one, though nobody returns */
+#endif
+        u64 mask;
+    } action, before;
+
+    if (CALL0(getpid) != 1)
+        return;
+    memset(&action, 0, sizeof action);
+    action.handler = (u64)(uintptr_t)ended;
+#if !defined(__riscv)
+    action.flags = 0x04000000; /* SA_RESTORER */
+    action.restorer = action.handler;
+#endif
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (CALL4(rt_sigaction, numbers[i], 0, &before, sizeof before.mask) == 0 && before.handler == 0)
+            CALL4(rt_sigaction, numbers[i], &action, 0, sizeof action.mask);
+}
+
 /* CVE-2024-21626: a directory descriptor of the host must not become the working directory. The kernel then answers
  * "(unreachable)/..." without a leading slash. */
 static void
@@ -445,6 +479,7 @@ run(void)
 {
     struct step *step = PLAN->steps;
 
+    hear();
     while (PLAN->magic == MAGIC && step->kind != END) {
         switch (step->kind) {
         case CALL:

@@ -6,10 +6,8 @@ import posix
 
 from .. import jsonio
 from ..container import state as states
-from ..container.folder import Folder, tell
-from ..container.names import STATE
+from ..container.folder import Folder, is_id, tell
 from ..errors import Error, quote, reason, warn
-from ..linux import path as paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,15 +42,13 @@ def names(root: str, asked_for: bool) -> list[str]:
     """The names of the folders below the root, sorted; none if the default root is missing. Raises Error."""
     try:
         with posix.scandir(root) as entries:
-            found = sorted(entry.name for entry in entries if entry.is_dir())
+            return sorted(entry.name for entry in entries if entry.is_dir() and is_id(entry.name))
     except FileNotFoundError as problem:
         if asked_for:
             raise Error(f"open {root}", problem) from None
         return []
     except OSError as problem:
         raise Error(f"open {root}", problem) from None
-    # A container may be called .NAME, but what is no container of such a name is no business of the list's (.cache).
-    return [name for name in found if name[0] != "." or paths.exists(f"{root}/{name}/{STATE}")]
 
 
 def look(root: str, name: str) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ import posix
 import sys
 
 from .. import __version__, errors, jsonio
+from ..container import names
 from ..errors import Error
 from ..linux import path as paths
 
@@ -201,7 +202,7 @@ def _judge(folder: Folder, info: dict[str, Any]) -> None:
 
 def cache_place(folder: Folder) -> str:
     """The cache's directory: beside the containers' folders, so that it goes when they go."""
-    return f"{paths.dirname(folder.path)}/.cache/seccomp"
+    return f"{paths.dirname(folder.path)}/{names.CACHE}/seccomp"
 
 
 def library_file() -> tuple[str, int, int] | None:
