@@ -151,16 +151,22 @@ def _written(fd: int) -> bool:
 
 
 def environment() -> dict[bytes, bytes]:
-    """Our environment as the caller gave it: in the locale C the interpreter adds an LC_CTYPE of its own (PEP 538)."""
+    """Our environment as the caller gave it: in the locale C the interpreter adds an LC_CTYPE of its own (PEP 538). It
+    stays where we may not look what we were given: not dumpable, in a user namespace."""
     env = dict(posix.environ)
     if env.get(b"LC_CTYPE") in _COERCED:
-        fd = posix.open("/proc/self/environ", posix.O_RDONLY | posix.O_CLOEXEC)
         try:
-            given = b"\0"
-            while part := posix.read(fd, 65536):
-                given += part
-        finally:
-            posix.close(fd)
+            given = b"\0" + _own("environ")
+        except PermissionError:
+            return env
         if b"\0LC_CTYPE=" not in given:
             del env[b"LC_CTYPE"]
     return env
+
+
+def _own(name: str) -> bytes:
+    fd = posix.open(f"/proc/self/{name}", posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        return b"".join(iter(lambda: posix.read(fd, 65536), b""))
+    finally:
+        posix.close(fd)

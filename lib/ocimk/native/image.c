@@ -299,12 +299,12 @@ ended(int number)
 }
 
 /* The first process of a pid namespace is deaf to signals that it does not handle: who waits there for oci start is to
- * end by what ends others. Before any step, since a filter may be bound by one. What was ignored stays so, also for
- * the program; for that a handler becomes the default again. */
+ * end by what ends others; but not when its terminal hangs up. Before any step, since a filter may be bound by one. What
+ * was ignored stays so, also for the program; for that a handler becomes the default again. */
 static void
 hear(void)
 {
-    static const u16 numbers[] = {1, 2, 3, 15}; /* SIGHUP, SIGINT, SIGQUIT, SIGTERM */
+    static const u16 numbers[] = {2, 3, 15}; /* SIGINT, SIGQUIT, SIGTERM */
     struct {
         u64 handler, flags;
 #if !defined(__riscv)
