@@ -102,6 +102,7 @@ fuzz: test-packages venv native ## feed 20,000 inputs of each kind, then ten min
 	    $(VENV)/fuzz/bin/python tests/security/fuzz.py $$target -max_total_time=300 -timeout=20 -print_final_stats=1 || exit 1; done
 
 check-podman: test-packages venv native ## run containers with podman on top of this tree
+	$(call need,catatonit)
 	OCIMK_CLIENT=podman $(BIN)/python -m pytest tests/clients/test_podman.py tests/clients/test_podman_more.py $(PYTEST)
 
 # $(call client,NAME,PACKAGES): the tests of a client that make test leaves alone.

@@ -135,10 +135,17 @@ def test_restarted_by_its_policy(podman: Podman, named: str) -> None:
     podman.until(lambda: (podman.place / named).exists() and (podman.place / named).read_text() == "x\n" * 3, "three lives")
 
 
-def test_device_sysctl_init_and_ulimit(podman: Podman) -> None:
+def test_device_sysctl_and_ulimit(podman: Podman) -> None:
     words = ("--device", "/dev/fuse:/dev/f:r", "--sysctl", "net.ipv4.ip_forward=1", "--ulimit", "nofile=512:1024", "--ulimit", "nproc=4096")
     lines = podman.run(*words, "bb", "sh", "-c", "ls -l /dev/f; cat /proc/sys/net/ipv4/ip_forward; ulimit -n").stdout.splitlines()
     assert (lines[0][0], lines[1:]) == ("c", ["1", "512"])
+
+
+@pytest.mark.skipif(not shutil.which("catatonit"), reason="catatonit is not installed")
+def test_init(podman: Podman) -> None:
+    """The first process is Podman's, which ends when told and takes in orphans."""
+    done = podman.run("--init", "--init-path", shutil.which("catatonit") or "", "bb", "sh", "-c", "cat /proc/1/comm; exit 3")
+    assert (done.stdout, done.returncode) == ("podman-init\n", 3), done.stderr
 
 
 def test_without_cgroups(podman: Podman) -> None:

@@ -35,7 +35,7 @@ PACKAGES = (
     "linux-image-cloud-amd64 systemd-sysv udev dbus dbus-user-session libpam-systemd openssh-server kmod procps iproute2 "
     "util-linux python3 libseccomp2 libcap2 busybox-static apparmor uidmap runc crun strace criu iptables podman"
 ).split()
-CLIENTS = "buildah docker.io containerd".split()
+CLIENTS = "buildah docker.io containerd catatonit".split()
 KERNEL_WORDS = "root=/dev/vda rw console=ttyS0 loglevel=6 panic=-1 net.ifnames=0 mitigations=off security=apparmor hugepages=16"
 """hugepages: something for the hugetlb controller to count."""
 
