@@ -65,7 +65,7 @@ $(VENV)/.installed: pyproject.toml | packages
 
 native: $(NATIVE)/_native.abi3.so $(NATIVE)/image $(PACK) ## build the extension, the waiting image and the pack in place
 
-$(NATIVE)/_native.abi3.so $(NATIVE)/image &: $(NATIVE)/_native.c $(NATIVE)/image.c $(NATIVE)/image.ld setup.py | $(VENV)/.installed
+$(NATIVE)/_native.abi3.so $(NATIVE)/image &: $(NATIVE)/_native.c $(NATIVE)/image.c $(NATIVE)/image.ld $(NATIVE)/kernel.h setup.py | $(VENV)/.installed
 	$(BIN)/python -W ignore setup.py --quiet build_ext --force --inplace --build-temp $(VENV)/build
 	touch $(NATIVE)/_native.abi3.so $(NATIVE)/image
 
@@ -143,7 +143,7 @@ install: venv native ## install below DESTDIR/PREFIX; VENDOR=no leaves the third
 	rm -rf $(DESTDIR)$(library) $(DESTDIR)$(stages)
 	install -d $(to)/bin $(DESTDIR)$(stages) $(DESTDIR)$(library) $(share:%=$(DESTDIR)%/bash-completion/completions) \
 	    $(DESTDIR)$(share)/zsh/site-functions $(DESTDIR)$(share)/fish/vendor_completions.d
-	tar -C lib -cf - --exclude=__pycache__ --exclude='*.c' --exclude='*.ld' --exclude='*.pyi' --exclude='.*' --mode=u+rwX,go=rX ocimk \
+	tar -C lib -cf - --exclude=__pycache__ --exclude='*.[ch]' --exclude='*.ld' --exclude='*.pyi' --exclude='.*' --mode=u+rwX,go=rX ocimk \
 	    | tar -C $(DESTDIR)$(library) --no-same-owner -xf -
 	git describe --always --abbrev=40 --dirty > $(DESTDIR)$(library)/ocimk/commit 2>/dev/null \
 	    || rm -f $(DESTDIR)$(library)/ocimk/commit

@@ -37,7 +37,7 @@ def compiler() -> list[str]:
 
 def build_image(target: Path) -> None:
     """Compile image.c unless *target* is newer than its sources."""
-    sources = [HERE / NATIVE / "image.c", HERE / NATIVE / "image.ld", HERE / "setup.py"]
+    sources = [HERE / NATIVE / "image.c", HERE / NATIVE / "image.ld", HERE / NATIVE / "kernel.h", HERE / "setup.py"]
     if target.exists() and all(target.stat().st_mtime >= source.stat().st_mtime for source in sources):
         return
     target.parent.mkdir(parents=True, exist_ok=True)

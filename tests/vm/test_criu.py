@@ -24,13 +24,17 @@ COUNT = 'i=0; while true; do i=$((i+1)); echo "$i" > /data/count; sleep 0.1; don
 @pytest.fixture
 def counting(oci_called: Runtime, bundle: Bundle, tmp_path: Path) -> tuple[Runtime, str, Path]:
     """A running container that counts, in a file of the host's."""
-    (tmp_path / "data").mkdir()
-    bundle.bind(tmp_path / "data", "/data").namespace("cgroup").script(COUNT)
-    name = oci_called.id()
+    return oci_called, begin_counting(oci_called, bundle, tmp_path), tmp_path
+
+
+def begin_counting(oci: Runtime, bundle: Bundle, place: Path) -> str:
+    (place / "data").mkdir()
+    bundle.bind(place / "data", "/data").namespace("cgroup").script(COUNT)
+    name = oci.id()
     streams: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    assert oci_called.begin("run", "--detach", "--bundle", bundle.save(), name, **streams).wait(PATIENCE) == 0
-    await_true(lambda: count(tmp_path) > 3, "it counts", PATIENCE)
-    return oci_called, name, tmp_path
+    assert oci.begin("run", "--detach", "--bundle", bundle.save(), name, **streams).wait(PATIENCE) == 0
+    await_true(lambda: count(place) > 3, "it counts", PATIENCE)
+    return name
 
 
 def count(place: Path) -> int:

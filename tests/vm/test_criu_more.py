@@ -9,10 +9,9 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from test_criu import COUNT, PATIENCE, checkpoint, count, counting, restore
+from test_criu import PATIENCE, begin_counting, checkpoint, count, counting, restore
 from test_podman_systemd import Podman, podman
 from test_systemd import loaded, scopes
 
@@ -46,12 +45,7 @@ def test_a_terminal(oci_called: Runtime, bundle: Bundle, tmp_path: Path) -> None
 
 
 def test_in_a_scope(scopes: Groups, bundle: Bundle, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    bundle.bind(tmp_path / "data", "/data").namespace("cgroup").script(COUNT)
-    name = scopes.id()
-    streams: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    assert scopes.begin("run", "--detach", "--bundle", bundle.save(), name, **streams).wait(PATIENCE) == 0
-    await_true(lambda: count(tmp_path) > 3, "it counts", PATIENCE)
+    name = begin_counting(scopes, bundle, tmp_path)
     checkpoint(scopes, name, tmp_path)
     unit = f"oci-{name}.scope"
     await_true(lambda: not loaded(unit), "the scope is gone", PATIENCE)

@@ -13,13 +13,7 @@
  *   cc -Os -std=gnu11 -Wall -Wextra -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables -fno-pic \
  *      -fcf-protection=none (x86) -nostdlib -static -no-pie -Wl,--build-id=none,-z,noexecstack,-T,image.ld -s
  */
-#include <asm/unistd.h>
-#include <stddef.h>
-#include <stdint.h>
-
-typedef uint64_t u64;
-typedef uint32_t u32;
-typedef uint16_t u16;
+#include "kernel.h"
 
 /* ---- the plan: keep in step with ocimk/native/image.py ------------------------------------------------------- */
 
@@ -61,64 +55,6 @@ struct plan {
 
 /* What the linker puts at PLAN; the real plan takes its place in the memfd. */
 __attribute__((section(".plan"), used)) static u64 room[8];
-
-/* ---- the kernel ---------------------------------------------------------------------------------------------- */
-
-#if defined(__x86_64__)
-__asm__(".globl _start\n_start:\n\txor %ebp,%ebp\n\tand $-16,%rsp\n\tcall run\n\thlt\n");
-static long
-call(long nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
-{
-    long result;
-    register u64 r10 __asm__("r10") = d;
-    register u64 r8 __asm__("r8") = e;
-    register u64 r9 __asm__("r9") = f;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "0"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return result;
-}
-#elif defined(__aarch64__)
-__asm__(".globl _start\n_start:\n\tmov x29,xzr\n\tmov x30,xzr\n\tbl run\n\tbrk #1\n");
-static long
-call(long nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
-{
-    register u64 x8 __asm__("x8") = (u64)nr;
-    register u64 x0 __asm__("x0") = a;
-    register u64 x1 __asm__("x1") = b;
-    register u64 x2 __asm__("x2") = c;
-    register u64 x3 __asm__("x3") = d;
-    register u64 x4 __asm__("x4") = e;
-    register u64 x5 __asm__("x5") = f;
-    __asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
-    return (long)x0;
-}
-#elif defined(__riscv) && __riscv_xlen == 64
-__asm__(".globl _start\n_start:\n\t.option push\n\t.option norelax\n\tmv s0,zero\n\t.option pop\n\tcall run\n\tebreak\n");
-static long
-call(long nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
-{
-    register u64 a7 __asm__("a7") = (u64)nr;
-    register u64 a0 __asm__("a0") = a;
-    register u64 a1 __asm__("a1") = b;
-    register u64 a2 __asm__("a2") = c;
-    register u64 a3 __asm__("a3") = d;
-    register u64 a4 __asm__("a4") = e;
-    register u64 a5 __asm__("a5") = f;
-    __asm__ volatile("ecall" : "+r"(a0) : "r"(a7), "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(a5) : "memory");
-    return (long)a0;
-}
-#else
-#error "the waiting image has no system call for this architecture yet"
-#endif
-
-#define CALL0(name) call(__NR_##name, 0, 0, 0, 0, 0, 0)
-#define CALL1(name, a) call(__NR_##name, (u64)(a), 0, 0, 0, 0, 0)
-#define CALL2(name, a, b) call(__NR_##name, (u64)(a), (u64)(b), 0, 0, 0, 0)
-#define CALL3(name, a, b, c) call(__NR_##name, (u64)(a), (u64)(b), (u64)(c), 0, 0, 0)
-#define CALL4(name, a, b, c, d) call(__NR_##name, (u64)(a), (u64)(b), (u64)(c), (u64)(d), 0, 0)
-#define CALL5(name, a, b, c, d, e) call(__NR_##name, (u64)(a), (u64)(b), (u64)(c), (u64)(d), (u64)(e), 0)
 
 enum { EPERM = 1, EINTR = 4, ENOENT = 2, EACCES = 13, ENOTDIR = 20, EISDIR = 21, ENOSYS = 38 };
 enum { AT_FDCWD = -100, AT_EACCESS = 0x200, X_OK = 1, SIGKILL = 9, SIGCHLD = 17 };
@@ -299,8 +235,8 @@ ended(int number)
 }
 
 /* The first process of a pid namespace is deaf to signals that it does not handle: who waits there for oci start is to
- * end by what ends others; but not when its terminal hangs up. Before any step, since a filter may be bound by one. What
- * was ignored stays so, also for the program; for that a handler becomes the default again. */
+ * end by what ends others; but not when its terminal hangs up. Before any step, since a filter may be bound by one. For
+ * the program a handler becomes the default again. */
 static void
 hear(void)
 {
@@ -311,7 +247,7 @@ hear(void)
         u64 restorer; /* x86_64 wants one, though nobody returns */
 #endif
         u64 mask;
-    } action, before;
+    } action;
 
     if (CALL0(getpid) != 1)
         return;
@@ -322,8 +258,7 @@ hear(void)
     action.restorer = action.handler;
 #endif
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        if (CALL4(rt_sigaction, numbers[i], 0, &before, sizeof before.mask) == 0 && before.handler == 0)
-            CALL4(rt_sigaction, numbers[i], &action, 0, sizeof action.mask);
+        CALL4(rt_sigaction, numbers[i], &action, 0, sizeof action.mask);
 }
 
 /* CVE-2024-21626: a directory descriptor of the host must not become the working directory. The kernel then answers
